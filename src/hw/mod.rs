@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The processor: addresses, caches, CPUID.
+
+pub(crate) mod addr;
+pub(crate) mod cache;
+pub(crate) mod page;
