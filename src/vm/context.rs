@@ -11,6 +11,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 
 use super::registry::{Card, Registered, Registry};
+use super::region::Regions;
 use crate::asid::Lease;
 use crate::hw::addr::UserRange;
 use crate::kvm::file::SevDevice;
@@ -42,15 +43,16 @@ impl Launched {
 /// See the head of this file. Fields are dropped in the order in which they are declared.
 #[pin_data]
 pub(crate) struct EncContext {
-    /// First: unpinned while the guest still exists, so nothing is decrypted afterwards.
+    /// First: the ASID, by which it is known, is still this context's.
+    registered: Registered,
+    /// Second: unpinned.
     #[pin]
-    regions: Mutex<KVec<Pinned>>,
-    /// Second: deactivated and decommissioned.
+    regions: Mutex<Regions>,
+    /// Third: deactivated and decommissioned.
     launched: SetOnce<Launched>,
-    /// Third: given back, to be flushed before anybody else gets it.
+    /// Fourth: given back, to be flushed before anybody else gets it.
     asid: Arc<Lease>,
     pins: Arc<PinAccount>,
-    registered: Registered,
 }
 
 impl EncContext {
@@ -62,11 +64,11 @@ impl EncContext {
 
         Arc::pin_init(
             pin_init!(Self {
-                regions <- new_mutex!(KVec::new(), "kvm_sev_regions"),
+                registered,
+                regions <- new_mutex!(Regions::new(), "kvm_sev_regions"),
                 launched: SetOnce::new(),
                 asid,
                 pins,
-                registered,
             }),
             GFP_KERNEL,
         )
@@ -104,20 +106,12 @@ impl EncContext {
 
         // The host may have written the pages; what its caches hold must not hit memory later.
         region.flush_caches();
-        self.regions
-            .lock()
-            .push(region, GFP_KERNEL_ACCOUNT)?;
-        Ok(())
+        self.regions.lock().add(region)
     }
 
     /// Takes a region out; it is unpinned when the result is dropped. EINVAL if there is none that
     /// was registered with exactly this range.
     pub(crate) fn remove_region(&self, range: UserRange) -> Result<Pinned> {
-        let mut regions = self.regions.lock();
-        let found = regions.iter().position(|region| region.range() == range);
-
-        found
-            .and_then(|index| regions.remove(index).ok())
-            .ok_or(EINVAL)
+        self.regions.lock().take(range).ok_or(EINVAL)
     }
 }

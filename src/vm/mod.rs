@@ -2,6 +2,7 @@
 //! A VM as a SEV VM: its encryption context, and where its vCPUs ran.
 
 mod context;
+mod region;
 mod registry;
 
 use kernel::prelude::*;

@@ -7,6 +7,7 @@ use core::ffi::CStr;
 
 use kernel::fmt;
 use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
@@ -61,27 +62,31 @@ impl Card {
     }
 }
 
-/// The descriptions of all contexts.
+/// The descriptions of all contexts, by ASID.
 #[pin_data]
 pub(crate) struct Registry {
     #[pin]
-    cards: Mutex<KVec<Arc<Card>>>,
+    cards: Mutex<RBTree<u32, Arc<Card>>>,
 }
 
 impl Registry {
     /// ENOMEM.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
-            pin_init!(Self { cards <- new_mutex!(KVec::new(), "kvm_sev_registry") }),
+            pin_init!(Self { cards <- new_mutex!(RBTree::new(), "kvm_sev_registry") }),
             GFP_KERNEL,
         )
     }
 
-    /// Adds a context until the result is dropped. ENOMEM.
+    /// Adds a context until the result is dropped, which must be before it gives its ASID back.
+    /// ENOMEM.
     pub(crate) fn register(self: &Arc<Self>, card: Card) -> Result<Registered> {
         let card = Arc::new(card, GFP_KERNEL)?;
 
-        self.cards.lock().push(card.clone(), GFP_KERNEL)?;
+        // Allocated before the lock is taken.
+        let node = RBTreeNode::new(card.asid.get(), card.clone(), GFP_KERNEL)?;
+
+        self.cards.lock().insert(node);
         Ok(Registered {
             registry: self.clone(),
             card,
@@ -91,7 +96,7 @@ impl Registry {
     /// Writes a line for each context, under a heading. Pinned memory is in pages.
     pub(crate) fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, " asid handle   pinned     pid command")?;
-        for card in self.cards.lock().iter() {
+        for card in self.cards.lock().values() {
             card.write_row(f)?;
         }
         Ok(())
@@ -112,9 +117,6 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry
-            .cards
-            .lock()
-            .retain(|card| !Arc::ptr_eq(card, &self.card));
+        self.registry.cards.lock().remove(&self.card.asid.get());
     }
 }
