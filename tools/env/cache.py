@@ -73,3 +73,10 @@ def drop_siblings(entry: Path, pattern: str) -> None:
     for other in entry.parent.glob(pattern):
         if other != entry and not other.is_symlink():
             shutil.rmtree(other)
+
+
+def keep_newest(directory: Path, pattern: str, count: int) -> None:
+    """Removes all but the `count` newest entries, which other checkouts may be using."""
+    entries = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime)
+    for old in entries[:-count]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,161 +1,61 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel trees: Debian's packages made into a tree that Rust modules can be built with.
+"""Kernel trees, one for each patch level and version of the scripts that make it.
 
-/cache/kernel/SERIES names the tree in use:
+/cache/kernel/SERIES names the tree that was made last:
     src/      source (KSRC), without bulk that neither modules nor selftests need
     build/    build tree (KOUT), modules_prepare done: the modules built against it load
               on the stock image
     image/    vmlinuz and lib/modules/RELEASE, from the stock packages
     version   RELEASE, e.g. 7.2.12+deb13-amd64
-
-linux-headers alone does not do for Rust (it has no rust/*.rmeta), hence the source.
 """
 
 import argparse
-import os
-import shutil
-import subprocess
+import re
 import sys
 from pathlib import Path
 
-from . import cache, debian, progress
+from . import cache, debian, kernel_tree, progress
 from .progress import StepError
 
 KERNELS = cache.CACHE / "kernel"
 SERIES = ("7.2", "7.3")
-
-# Directories whose code (not their Kconfig and Makefiles) and modules nobody here needs.
-BULK = (
-    "drivers/gpu",
-    "drivers/net/ethernet",
-    "drivers/net/wireless",
-    "drivers/media",
-    "drivers/staging",
-    "drivers/infiniband",
-    "drivers/scsi",
-    "drivers/accel",
-    "drivers/iio",
-    "drivers/usb",
-    "drivers/mfd",
-    "drivers/hwmon",
-    "drivers/input",
-    "drivers/mtd",
-    "drivers/video",
-    "sound",
-)
-FOREIGN_ARCHES = (
-    "alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc "
-    "powerpc riscv s390 sh sparc xtensa"
-).split()
-CODE = ("*.c", "*.h", "*.S", "*.rs", "*.dts", "*.dtsi", "*.txt", "*.rst", "*.fuc*", "*.uc", "*.bin")
-
-# The prefix matters: CC_VERSION_TEXT contains it, and has to be Debian's.
-MAKE_ARGUMENTS = ("ARCH=x86", "CROSS_COMPILE=x86_64-linux-gnu-", "CC=x86_64-linux-gnu-gcc-14")
-
-
-def make_command(src: Path, build: Path, *arguments: str) -> list[str | Path]:
-    jobs = len(os.sched_getaffinity(0))
-    return ["make", "-C", src, f"O={build}", f"-j{jobs}", *MAKE_ARGUMENTS, *arguments]
-
-
-def tree(series: str) -> Path:
-    """The prepared tree of a series; building it is `ensure`'s job."""
-    if series not in SERIES:
-        raise StepError(f"kernel {series} is not available yet; there is: {', '.join(SERIES)}")
-    return KERNELS / series
+KEEP = 2  # trees of each series: other checkouts use this cache as well
 
 
 def script_key() -> str:
-    here = Path(__file__).parent
-    return cache.key_of(*(text.read_bytes() for text in (here / "kernel.py", here / "debian.py")))
+    """Of what decides how a tree looks."""
+    return cache.key_of(*(Path(m.__file__).read_bytes() for m in (kernel_tree, debian)))
+
+
+def release_number(entry: Path) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.match(r"[\d.]+", entry.name)[0].split("."))
+
+
+def find(series: str) -> Path | None:
+    """The newest patch level that this version of the scripts has made."""
+    entries = filter(cache.is_complete, KERNELS.glob(f"{series}.*-{script_key()}"))
+    return max(entries, key=release_number, default=None)
 
 
 def ensure(series: str, update: bool = False) -> Path:
-    """Prepares the tree of `series` and returns its path.
+    """Returns the tree of `series`, made now if there is none.
 
-    A tree that this version of the script made is used as it is; `update` asks the
-    mirror for a newer patch level first.
+    `update` asks the mirror for a newer patch level first.
     """
-    link = tree(series)
-    current = link.resolve()
-    if not update and current.name.endswith(script_key()) and cache.is_complete(current):
-        return link
+    if series not in SERIES:
+        raise StepError(f"kernel {series} is not available yet; there is: {', '.join(SERIES)}")
+    entry = find(series)
+    if entry and not update:
+        return entry
     topic = f"kernel {series}"
     log = cache.LOGS / f"kernel-{series}.log"
-    with cache.locked(f"kernel-{series}"):
-        packages = debian.newest(topic, series, log)
-        entry = KERNELS / f"{packages.release}-{script_key()}"
-        cache.ensure(entry, lambda new: build_tree(topic, packages, new, log))
-        cache.point(link, entry)
-        cache.drop_siblings(entry, f"{series}.*")
+    packages = debian.newest(topic, series, log)
+    entry = KERNELS / f"{packages.release}-{script_key()}"
+    cache.ensure(entry, lambda new: kernel_tree.make(topic, packages, new, log))
+    cache.point(KERNELS / series, entry)
+    cache.keep_newest(KERNELS, f"{series}.*", KEEP)
     progress.say(topic, f"{packages.release} is ready")
-    return link
-
-
-def build_tree(topic: str, packages: debian.KernelPackages, new: Path, log: Path) -> None:
-    debs = new / "debs"
-    for package in packages.all:
-        debian.fetch(topic, package, packages.version, debs, log)
-    lay_out_image(topic, packages, debs, new / "image", log)
-    unpack_source(topic, packages, debs, new / "src", log)
-    prepare_build(topic, packages, debs, new, log)
-    (new / "version").write_text(packages.release + "\n")
-    shutil.rmtree(debs)
-
-
-def only(directory: Path, pattern: str) -> Path:
-    """The one file below `directory` that matches."""
-    found = [path for path in directory.rglob(pattern) if path.is_file()]
-    if len(found) != 1:
-        raise StepError(f"expected one {pattern} in the kernel packages, found {len(found)}")
-    return found[0]
-
-
-def lay_out_image(
-    topic: str, packages: debian.KernelPackages, debs: Path, image: Path, log: Path
-) -> None:
-    """vmlinuz and the modules, without those of bulk directories."""
-    modules = image / "lib/modules" / packages.release
-    modules.parent.mkdir(parents=True)
-    vmlinuz = only(debs, "vmlinuz*")
-    vmlinuz.rename(image / "vmlinuz")
-    only(debs / "usr/lib/modules", "modules.builtin").parent.rename(modules)
-    for directory in BULK:
-        shutil.rmtree(modules / "kernel" / directory, ignore_errors=True)
-    progress.run(topic, "depmod", ["depmod", "-b", image, packages.release], log)
-
-
-def unpack_source(
-    topic: str, packages: debian.KernelPackages, debs: Path, src: Path, log: Path
-) -> None:
-    src.mkdir()
-    archive = only(debs / "usr/src", "linux-source-*.tar.*")
-    code = [f"*/{directory}/{pattern}" for directory in BULK for pattern in CODE]
-    arches = [f"*/arch/{arch}/{name}" for arch in FOREIGN_ARCHES for name in ("boot", "*.[chS]")]
-    excludes = [f"--exclude={pattern}" for pattern in (*code, *arches, "*/Documentation/*.rst")]
-    command = ["tar", "-C", src, "--strip-components=1", "--wildcards-match-slash"]
-    progress.run(topic, "unpacking the source", [*command, *excludes, "-xf", archive], log)
-    archive.unlink()
-
-
-def prepare_build(
-    topic: str, packages: debian.KernelPackages, debs: Path, new: Path, log: Path
-) -> None:
-    src, build = new / "src", new / "build"
-    headers = debs / "usr/src" / packages.headers
-    build.mkdir()
-    shutil.copy(headers / ".config", build / ".config")
-    (build / "localversion-deb").write_text(packages.localversion + "\n")
-    progress.run(topic, "configuring", make_command(src, build, "olddefconfig"), log)
-    for name in ("Module.symvers", "vmlinux"):
-        shutil.copy(headers / name, build / name)
-    release = subprocess.run(
-        make_command(src, build, "-s", "kernelrelease"), check=True, capture_output=True, text=True
-    ).stdout.split()[-1]
-    if release != packages.release:
-        raise StepError(f"the tree calls itself {release}, the packages {packages.release}")
-    progress.run(topic, "checking the Rust toolchain", make_command(src, build, "rustavailable"), log)
-    progress.run(topic, "preparing for modules", make_command(src, build, "modules_prepare"), log)
+    return entry
 
 
 def main() -> int:

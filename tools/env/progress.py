@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Progress lines of long steps: what, how far, how long."""
+"""Progress lines of long steps: what, how far, how long; on the standard error."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ class StepError(Exception):
 
 
 def say(topic: str, text: str) -> None:
-    print(f"[{topic}] {text}", flush=True)
+    print(f"[{topic}] {text}", file=sys.stderr, flush=True)
 
 
 def last_line(log: Path) -> str:
