@@ -45,7 +45,7 @@ def complaints(log: str) -> list[str]:
     ]
 
 
-def excerpt(log: str, before: int = 10, after: int = 60) -> str:
+def excerpt(log: str, before: int = 5, after: int = 35) -> str:
     """The surroundings of the first complaint, or the end of a log without any."""
     lines = log.splitlines()
     first = next((n for n, line in enumerate(lines) if complaints(line)), None)
