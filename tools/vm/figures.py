@@ -13,19 +13,34 @@ PATIENCE = 5.0  # seconds
 # somebody needs it.
 FIRMWARE = ("contexts", "asids_bound")
 
-# Of the module's debugfs files, figures that may differ afterwards.
-VOLATILE = frozenset({"pool_dirty", "pool_free", "pool_flushes", "pool_recycled"})
+# Columns of the module's `pool` table. An ASID that is dirty is not in use.
+POOL = ("leased", "leaked")
 
 Figures = dict[str, int]
 
 
-def of_lines(lines: list[str]) -> Figures:
-    """From `figure NAME VALUE` lines; a value that is no number is left out."""
+def of_files(lines: list[tuple[str, str]]) -> Figures:
+    """From (file, line) pairs: the files that init reads, see guest/init."""
+    files: dict[str, list[list[str]]] = {}
+    for file, line in lines:
+        files.setdefault(file, []).append(line.split())
     figures: Figures = {}
-    for line in lines:
-        _, name, value = line.split()
-        if name not in VOLATILE and value.isdigit():
-            figures[name] = int(value)
+    if vmstat := dict(files.get("vmstat", [])):
+        pinned = int(vmstat["nr_foll_pin_acquired"]) - int(vmstat["nr_foll_pin_released"])
+        figures["pinned_pages"] = pinned
+    for (count,) in files.get("refcnt", []):
+        figures["kvm_amd_refcnt"] = int(count)
+    for resource, charge in files.get("misc.current", []):
+        figures[f"misc_cgroup_{resource}"] = int(charge)
+    if table := files.get("pool"):
+        header, *rows = table
+        for row in rows:
+            # A line of another length is a figure about the whole pool.
+            if len(row) == len(header):
+                asids = dict(zip(header, row, strict=True))
+                figures |= {f"pool_{asids['kind']}_{name}": int(asids[name]) for name in POOL}
+    if table := files.get("contexts"):
+        figures["contexts"] = len(table) - 1
     return figures
 
 

@@ -171,8 +171,8 @@ class Session:
         async for kind, text in self._lines():
             if kind == "end":
                 break
-            lines.append(f"{kind} {text}")
-        found = figures.of_lines(lines)
+            lines.append((kind, text))
+        found = figures.of_files(lines)
         if self._machine.platform != "none" and self._machine.firmware:
             found |= figures.of_firmware(await psp.request("counters"))
         return found

@@ -39,9 +39,9 @@ def forever():
 """
 
 WELL = """
-say("figure pinned_pages 0", "end"); assert hear() == "go"
+say("refcnt 0", "end"); assert hear() == "go"
 port["out"].sendall(b"output\\n"); port["err"].sendall(b"errors\\n")
-say("exit 7", "figure pinned_pages 0", "end"); assert hear() == "finish"
+say("exit 7", "refcnt 0", "end"); assert hear() == "finish"
 say("unload 0", "done"); forever()
 """
 
@@ -79,21 +79,21 @@ class Runs(unittest.TestCase):
     def test_figures_are_polled_until_they_are_back(self):
         script = WELL.replace(
             'say("exit 7", ',
-            'say("exit 7", "figure pinned_pages 9", "end"); assert hear() == "again"\nsay(',
+            'say("exit 7", "refcnt 9", "end"); assert hear() == "again"\nsay(',
         )
         result, _, _ = run(script)
         self.assertEqual((result.status, result.problems), (7, []))
 
     def test_a_leak_is_a_problem(self):
         script = """
-say("figure pinned_pages 0", "end"); hear(); say("exit 0")
-say("figure pinned_pages 9", "end")
-while hear() == "again": say("figure pinned_pages 9", "end")
+say("refcnt 0", "end"); hear(); say("exit 0")
+say("refcnt 9", "end")
+while hear() == "again": say("refcnt 9", "end")
 say("done"); forever()
 """
         with mock.patch.object(figures, "PATIENCE", 0.1):
             result, _, _ = run(script)
-        self.assertEqual(result.problems, ["leak: pinned_pages: 0 before, 9 after"])
+        self.assertEqual(result.problems, ["leak: kvm_amd_refcnt: 0 before, 9 after"])
 
     def test_a_context_left_in_the_firmware_is_a_problem(self):
         script = """
