@@ -189,7 +189,9 @@ pub(crate) fn device_attribute(group: u32, attribute: u64) -> Result<u64> {
     }
     match u32::try_from(attribute).map_err(|_| ENXIO)? {
         // No VMSA features, SNP policies or certificates: neither SEV-ES nor SNP is served.
-        b::KVM_X86_SEV_VMSA_FEATURES | b::KVM_X86_SNP_POLICY_BITS | b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(0),
+        b::KVM_X86_SEV_VMSA_FEATURES
+        | b::KVM_X86_SNP_POLICY_BITS
+        | b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(0),
         b::KVM_X86_SEV_IMPL => Ok(b::KVM_SEV_IMPL_ID),
         b::KVM_X86_SEV_IMPL_VERSION => Ok(u64::from(b::KVM_SEV_IMPL_VERSION)),
         b::KVM_X86_SEV_IMPL_FEATURES => Ok(u64::from(b::KVM_SEV_IMPL_F_DEVICE_FILE)),

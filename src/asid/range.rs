@@ -73,7 +73,10 @@ impl Range {
     /// Number of ASIDs, at least 1.
     pub(crate) const fn count(self) -> u32 {
         // 1 <= first <= last: nothing can overflow.
-        self.last.get().wrapping_sub(self.first.get()).wrapping_add(1)
+        self.last
+            .get()
+            .wrapping_sub(self.first.get())
+            .wrapping_add(1)
     }
 
     /// The range as table positions.

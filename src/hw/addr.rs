@@ -23,6 +23,11 @@ impl PspAddr {
         Self(self.0.wrapping_add(bytes as u64))
     }
 
+    /// The address `bytes` earlier; it must still be in the same piece of memory.
+    pub(crate) const fn back(self, bytes: usize) -> Self {
+        Self(self.0.wrapping_sub(bytes as u64))
+    }
+
     /// Whether `other` is `pages` pages further.
     pub(crate) const fn is_followed_by(self, other: Self, pages: usize) -> bool {
         self.offset(pages.wrapping_mul(PAGE_SIZE)).0 == other.0
@@ -65,6 +70,30 @@ impl UserRange {
     /// Of the first byte in its page.
     pub(crate) const fn offset(self) -> usize {
         (self.start & (PAGE_SIZE as u64 - 1)) as usize
+    }
+
+    /// Bytes from the start to the end of its page.
+    pub(crate) const fn left_in_page(self) -> usize {
+        PAGE_SIZE.wrapping_sub(self.offset())
+    }
+
+    /// The range without its first `bytes`; `None` if nothing is left.
+    pub(crate) const fn skip(self, bytes: usize) -> Option<Self> {
+        match self.len.checked_sub(bytes) {
+            None | Some(0) => None,
+            Some(len) => Some(Self {
+                start: self.start.wrapping_add(bytes as u64),
+                len,
+            }),
+        }
+    }
+
+    /// The first `bytes` of the range; at least one byte, at most all of it.
+    pub(crate) fn first(self, bytes: usize) -> Self {
+        Self {
+            len: bytes.min(self.len).max(1),
+            ..self
+        }
     }
 
     /// Number of pages that the range touches.

@@ -12,13 +12,11 @@ use super::arg::Request;
 use super::Call;
 use crate::ffi::bindings::kvm_sev_dbg;
 use crate::hw::addr::{PspAddr, UserRange, PAGE_SIZE};
+use crate::hw::blocks::{pieces, Blocks, Piece};
 use crate::kvm::pin::{PinFor, Pinned};
 use crate::kvm::user;
 use crate::psp::{Blob, DbgDecrypt, DbgEncrypt, FwStatus};
 use crate::vm::{EncContext, Launched};
-
-/// Bytes that the firmware encrypts at once.
-const BLOCK: u64 = 16;
 
 /// Guest memory at `src_uaddr` to plaintext at `dst_uaddr`. Errors: see [`transfer`].
 pub(super) fn decrypt(call: &Call<'_>, request: &mut Request) -> Result {
@@ -50,59 +48,43 @@ fn transfer(call: &Call<'_>, request: &mut Request, direction: Direction) -> Res
     let dst = UserRange::new(params.dst_uaddr, len).ok_or(EINVAL)?;
 
     let mut bounce = None;
-    let mut done: u64 = 0;
-    while done < len {
-        let piece = Piece::new(context, src, dst, done)?;
-        let launched = context.launched()?;
+    for piece in pieces(src, dst) {
+        let memory = Memory::pin(context, piece)?;
 
-        piece.transfer(launched, direction, &mut bounce, &mut request.status)?;
-        done = done.wrapping_add(u64::from(piece.len));
+        memory.transfer(
+            context.launched()?,
+            direction,
+            &mut bounce,
+            &mut request.status,
+        )?;
     }
     Ok(())
 }
 
-/// A part of the transfer that lies in one page on each side.
-struct Piece {
-    src: Pinned,
-    dst: Pinned,
-    src_address: PspAddr,
-    dst_address: PspAddr,
-    len: u32,
+/// The memory of a piece of the transfer.
+struct Memory {
+    piece: Piece,
+    src: PspAddr,
+    dst: PspAddr,
+    /// Keep the addresses valid.
+    _pinned: (Pinned, Pinned),
 }
 
-impl Piece {
-    /// The piece that starts `done` bytes into both ranges.
-    fn new(context: &EncContext, src: UserRange, dst: UserRange, done: u64) -> Result<Self> {
-        let page = PAGE_SIZE as u64;
-        // Neither range wraps around, and `done` is less than their length.
-        let src_start = src.start().wrapping_add(done);
-        let dst_start = dst.start().wrapping_add(done);
-        let len = (src.len() as u64)
-            .wrapping_sub(done)
-            .min(page.wrapping_sub(src_start % page))
-            .min(page.wrapping_sub(dst_start % page));
-
-        let src = UserRange::new(src_start, len).ok_or(EINVAL)?;
-        let dst = UserRange::new(dst_start, len).ok_or(EINVAL)?;
-        let src = context.pin(src, PinFor::Read)?;
-        let dst = context.pin(dst, PinFor::Write)?;
+impl Memory {
+    fn pin(context: &EncContext, piece: Piece) -> Result<Self> {
+        let src = context.pin(piece.src, PinFor::Read)?;
+        let dst = context.pin(piece.dst, PinFor::Write)?;
 
         // The firmware reads and writes memory, not caches; what a cache holds of the destination
         // would hide what it wrote.
         src.flush_caches();
         dst.flush_caches();
         Ok(Self {
-            src_address: src.contiguous().ok_or(EINVAL)?,
-            dst_address: dst.contiguous().ok_or(EINVAL)?,
-            src,
-            dst,
-            len: len as u32,
+            piece,
+            src: src.contiguous().ok_or(EINVAL)?,
+            dst: dst.contiguous().ok_or(EINVAL)?,
+            _pinned: (src, dst),
         })
-    }
-
-    fn is_aligned(&self) -> bool {
-        let bits = self.src.range().start() | self.dst.range().start() | u64::from(self.len);
-        bits % BLOCK == 0
     }
 
     fn transfer(
@@ -112,17 +94,14 @@ impl Piece {
         bounce: &mut Option<Blob>,
         status: &mut FwStatus,
     ) -> Result {
-        if self.is_aligned() {
-            let (handle, len) = (launched.handle(), self.len);
-            let (src, dst) = (self.src_address, self.dst_address);
+        let (src, dst) = (self.src, self.dst);
 
+        if self.piece.is_aligned() {
+            // At most a page.
+            let len = self.piece.len() as u32;
             return match direction {
-                Direction::Decrypt => launched
-                    .channel()
-                    .issue(&mut DbgDecrypt::new(handle, src, dst, len), status),
-                Direction::Encrypt => launched
-                    .channel()
-                    .issue(&mut DbgEncrypt::new(handle, src, dst, len), status),
+                Direction::Decrypt => decrypt_blocks(launched, src, dst, len, status),
+                Direction::Encrypt => encrypt_blocks(launched, src, dst, len, status),
             };
         }
 
@@ -131,75 +110,42 @@ impl Piece {
             // A whole page: while the RMP is active the firmware owns it during the command.
             None => bounce.insert(Blob::zeroed(PAGE_SIZE as u32)?),
         };
+        let plain = bounce.address();
+        let guest = match direction {
+            Direction::Decrypt => Blocks::around(src, self.piece.len()),
+            Direction::Encrypt => Blocks::around(dst, self.piece.len()),
+        };
+
+        decrypt_blocks(launched, guest.start, plain, guest.len, status)?;
+        let bytes = bounce.as_mut_slice().get_mut(guest.inner()).ok_or(EINVAL)?;
         match direction {
-            Direction::Decrypt => self.decrypt_unaligned(launched, bounce, status),
-            Direction::Encrypt => self.encrypt_unaligned(launched, bounce, status),
+            Direction::Decrypt => user::write_bytes(self.piece.dst.start(), bytes),
+            Direction::Encrypt => {
+                user::read_bytes(self.piece.src.start(), bytes)?;
+                encrypt_blocks(launched, plain, guest.start, guest.len, status)
+            }
         }
-    }
-
-    fn decrypt_unaligned(
-        &self,
-        launched: &Launched,
-        bounce: &Blob,
-        status: &mut FwStatus,
-    ) -> Result {
-        let blocks = Blocks::around(self.src_address, self.len);
-        let mut command =
-            DbgDecrypt::new(launched.handle(), blocks.start, bounce.address(), blocks.len);
-
-        launched.channel().issue(&mut command, status)?;
-        let plaintext = bounce.as_slice().get(blocks.inner()).ok_or(EINVAL)?;
-        user::write_bytes(self.dst.range().start(), plaintext)
-    }
-
-    fn encrypt_unaligned(
-        &self,
-        launched: &Launched,
-        bounce: &mut Blob,
-        status: &mut FwStatus,
-    ) -> Result {
-        let blocks = Blocks::around(self.dst_address, self.len);
-        let (handle, address) = (launched.handle(), bounce.address());
-        let mut decrypt = DbgDecrypt::new(handle, blocks.start, address, blocks.len);
-        let mut encrypt = DbgEncrypt::new(handle, address, blocks.start, blocks.len);
-
-        launched.channel().issue(&mut decrypt, status)?;
-        let plaintext = bounce
-            .as_mut_slice()
-            .get_mut(blocks.inner())
-            .ok_or(EINVAL)?;
-        user::read_bytes(self.src.range().start(), plaintext)?;
-        launched.channel().issue(&mut encrypt, status)
     }
 }
 
-/// The whole blocks around a piece of guest memory.
-struct Blocks {
-    start: PspAddr,
-    /// In bytes; they do not leave the page, as pages consist of whole blocks.
+fn decrypt_blocks(
+    launched: &Launched,
+    guest: PspAddr,
+    plain: PspAddr,
     len: u32,
-    /// Bytes before the piece.
-    before: usize,
-    /// Bytes of the piece.
-    piece: usize,
+    status: &mut FwStatus,
+) -> Result {
+    let mut command = DbgDecrypt::new(launched.handle(), guest, plain, len);
+    launched.channel().issue(&mut command, status)
 }
 
-impl Blocks {
-    fn around(address: PspAddr, piece: u32) -> Self {
-        let before = (address.get() % BLOCK) as u32;
-        // At most a page, and two blocks.
-        let len = before.wrapping_add(piece).wrapping_add(BLOCK as u32 - 1) & !(BLOCK as u32 - 1);
-
-        Self {
-            start: PspAddr::new(address.get().wrapping_sub(u64::from(before))),
-            len,
-            before: before as usize,
-            piece: piece as usize,
-        }
-    }
-
-    /// Where the piece is within the blocks.
-    fn inner(&self) -> core::ops::Range<usize> {
-        self.before..self.before.wrapping_add(self.piece)
-    }
+fn encrypt_blocks(
+    launched: &Launched,
+    plain: PspAddr,
+    guest: PspAddr,
+    len: u32,
+    status: &mut FwStatus,
+) -> Result {
+    let mut command = DbgEncrypt::new(launched.handle(), plain, guest, len);
+    launched.channel().issue(&mut command, status)
 }

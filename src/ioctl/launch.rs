@@ -6,13 +6,22 @@ use kernel::prelude::*;
 use super::arg::Request;
 use super::Call;
 use crate::ffi::bindings::{
-    kvm_sev_guest_status, kvm_sev_launch_start, kvm_sev_launch_update_data, //
+    kvm_sev_guest_status,
+    kvm_sev_launch_start,
+    kvm_sev_launch_update_data, //
 };
 use crate::hw::addr::UserRange;
 use crate::kvm::file::SevDevice;
 use crate::kvm::pin::PinFor;
 use crate::psp::{
-    optional, Blob, Channel, Guest, GuestStatus, LaunchFinish, LaunchStart, LaunchUpdateData, //
+    optional,
+    Blob,
+    Channel,
+    Guest,
+    GuestStatus,
+    LaunchFinish,
+    LaunchStart,
+    LaunchUpdateData, //
 };
 use crate::vm::Launched;
 
@@ -37,7 +46,8 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
     Channel::Device(&device).issue(&mut command, &mut request.status)?;
 
     // From here on the guest is released whichever way this function is left early.
-    let guest = Guest::new(command.handle()).activate(context.lease().clone(), &mut request.status)?;
+    let guest =
+        Guest::new(command.handle()).activate(context.lease().clone(), &mut request.status)?;
 
     params.handle = guest.handle().get();
     request.store(&params)?;
@@ -60,7 +70,9 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
     let launched = context.launched()?;
     for run in memory.runs() {
         let mut command = LaunchUpdateData::new(launched.handle(), run.address, run.len);
-        launched.channel().issue(&mut command, &mut request.status)?;
+        launched
+            .channel()
+            .issue(&mut command, &mut request.status)?;
     }
     Ok(())
 }
@@ -69,9 +81,10 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
 pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
     let launched = call.sev()?.context().launched()?;
 
-    launched
-        .channel()
-        .issue(&mut LaunchFinish::new(launched.handle()), &mut request.status)
+    launched.channel().issue(
+        &mut LaunchFinish::new(launched.handle()),
+        &mut request.status,
+    )
 }
 
 /// Handle, policy and state of the guest. Errors: ENOTTY, EBADF, EIO, EFAULT.

@@ -18,8 +18,7 @@ use crate::psp::{Blob, LaunchSecret};
 pub(super) fn inject(call: &Call<'_>, request: &mut Request) -> Result {
     let context = call.sev()?.context();
     let params: kvm_sev_launch_secret = request.data()?;
-    let range =
-        UserRange::new(params.guest_uaddr, u64::from(params.guest_len)).ok_or(EINVAL)?;
+    let range = UserRange::new(params.guest_uaddr, u64::from(params.guest_len)).ok_or(EINVAL)?;
     let memory = context.pin(range, PinFor::Write)?;
 
     // The host's plaintext must not be written back over the guest's ciphertext.

@@ -16,9 +16,7 @@ pub(crate) struct RunCpus(CpumaskVar);
 
 impl RunCpus {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self(CpumaskVar::new_zero(
-            GFP_KERNEL_ACCOUNT,
-        )?))
+        Ok(Self(CpumaskVar::new_zero(GFP_KERNEL_ACCOUNT)?))
     }
 
     /// Adds a CPU. Any context.

@@ -12,12 +12,10 @@ use kernel::sync::Arc;
 use super::log;
 use crate::ffi::bindings;
 use crate::hw::addr::{PspAddr, UserRange, PAGE_SIZE};
+use crate::hw::runs::{Run, Runs};
 
 /// Pages unpinned between two chances for other tasks to run.
 const UNPIN_BATCH: usize = 512;
-
-/// Longest run that is given to the firmware at once, in bytes; its lengths have 32 bits.
-const MAX_RUN: usize = 1 << 30;
 
 /// What is done with the pages while they are pinned; decides how they are pinned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +100,11 @@ impl Pinned {
     ///
     /// Errors: see [`PinAccount`]; EINVAL if there are too many pages, ENOMEM if not all of them
     /// could be pinned, for whatever reason.
-    pub(crate) fn new(range: UserRange, purpose: PinFor, account: &Arc<PinAccount>) -> Result<Self> {
+    pub(crate) fn new(
+        range: UserRange,
+        purpose: PinFor,
+        account: &Arc<PinAccount>,
+    ) -> Result<Self> {
         let count = range.pages();
         let request = i32::try_from(count).map_err(|_| EINVAL)?;
 
@@ -160,12 +162,8 @@ impl Pinned {
     }
 
     /// The range as physically contiguous runs, in order.
-    pub(crate) fn runs(&self) -> Runs<'_> {
-        Runs {
-            pinned: self,
-            next: 0,
-            left: self.range.len(),
-        }
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        Runs::new(self.range, |index| self.page_address(index))
     }
 
     /// Physical address of the whole range; `None` if it is not contiguous.
@@ -184,64 +182,10 @@ impl Drop for Pinned {
             // SAFETY: By the type invariant the pages were pinned, and they are not used after.
             // Everybody who drops a `Pinned` may sleep.
             unsafe {
-                bindings::unpin_user_pages_dirty_lock(
-                    batch.as_mut_ptr(),
-                    batch.len(),
-                    dirty,
-                );
+                bindings::unpin_user_pages_dirty_lock(batch.as_mut_ptr(), batch.len(), dirty);
                 bindings::kvm_sev_cond_resched();
             }
         }
         self.account.0.fetch_sub(count, Relaxed);
-    }
-}
-
-/// Physically contiguous memory, as the firmware is told about it.
-#[derive(Clone, Copy)]
-pub(crate) struct Run {
-    pub(crate) address: PspAddr,
-    /// In bytes, not 0.
-    pub(crate) len: u32,
-}
-
-/// Iterator over the physically contiguous runs of pinned memory.
-pub(crate) struct Runs<'a> {
-    pinned: &'a Pinned,
-    /// Index of the next page.
-    next: usize,
-    /// Bytes that remain.
-    left: usize,
-}
-
-impl Iterator for Runs<'_> {
-    type Item = Run;
-
-    fn next(&mut self) -> Option<Run> {
-        let start = self.pinned.page_address(self.next)?;
-        // Only the first page of the range can start in its middle.
-        let offset = if self.next == 0 {
-            self.pinned.range.offset()
-        } else {
-            0
-        };
-        let mut pages: usize = 1;
-
-        while pages < MAX_RUN / PAGE_SIZE
-            && self
-                .pinned
-                .page_address(self.next.wrapping_add(pages))
-                .is_some_and(|page| start.is_followed_by(page, pages))
-        {
-            pages = pages.wrapping_add(1);
-        }
-
-        // `pages` is at least 1 and bounded by MAX_RUN, `offset` less than a page.
-        let len = pages.wrapping_mul(PAGE_SIZE).wrapping_sub(offset).min(self.left);
-        self.next = self.next.wrapping_add(pages);
-        self.left = self.left.saturating_sub(len);
-        Some(Run {
-            address: start.offset(offset),
-            len: u32::try_from(len).ok().filter(|&len| len != 0)?,
-        })
     }
 }

@@ -59,9 +59,8 @@ fn slice(addr: u64, len: usize) -> UserSlice {
 pub(crate) fn read<T: UserStruct>(addr: u64) -> Result<T> {
     let mut value = mem::MaybeUninit::<T>::uninit();
     // SAFETY: `T` is at least as large as itself, and `MaybeUninit<u8>` needs no initialisation.
-    let bytes = unsafe {
-        core::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), mem::size_of::<T>())
-    };
+    let bytes =
+        unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), mem::size_of::<T>()) };
 
     slice(addr, bytes.len()).reader().read_raw(bytes)?;
     // SAFETY: All bytes were written, and any bytes are a valid `T`.

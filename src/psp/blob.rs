@@ -40,11 +40,7 @@ impl Blob {
         if len > MAX {
             return Err(EINVAL);
         }
-        Ok(Self(KVec::from_elem(
-            0,
-            len as usize,
-            GFP_KERNEL_ACCOUNT,
-        )?))
+        Ok(Self(KVec::from_elem(0, len as usize, GFP_KERNEL_ACCOUNT)?))
     }
 
     /// How the firmware is told about it.

@@ -65,7 +65,10 @@ impl Drop for BoundGuest {
             .issue(&mut command, &mut FwStatus::success())
             .is_err()
         {
-            pr_err!("SEV: ASID {} is lost: its guest could not be deactivated\n", self.asid.asid());
+            pr_err!(
+                "SEV: ASID {} is lost: its guest could not be deactivated\n",
+                self.asid.asid()
+            );
             self.asid.leak();
         }
     }

@@ -10,8 +10,8 @@
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 
-use super::registry::{Card, Registered, Registry};
 use super::region::Regions;
+use super::registry::{Card, Registered, Registry};
 use crate::asid::Lease;
 use crate::hw::addr::UserRange;
 use crate::kvm::file::SevDevice;
