@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Leasing ASIDs to encryption contexts, charged to the misc cgroup.
+//!
+//! Locks: `flush` → `pool`, and `flush` → [`FlushExclusive`] → the PSP driver's mutex. Neither
+//! WBINVD nor DF_FLUSH runs with `pool` held, so giving an ASID back never waits for a flush.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::Relaxed, Atomic};
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use super::pool::{Exhausted, Flushed, Pool, Slot, Usage};
+use super::range::{Asid, Range, Split};
+use crate::hw::cache::wbinvd_on_all_cpus;
+use crate::kvm::cgroup::{Charge, Resource};
+use crate::kvm::lock::FlushExclusive;
+use crate::kvm::vcpu::forget_asid;
+use crate::psp::{Channel, DfFlush, FwStatus, SnpDfFlush};
+
+/// Which command ends a flush; the SNP firmware wants its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlushWith {
+    DfFlush,
+    SnpDfFlush,
+}
+
+/// All ASIDs of the machine.
+#[pin_data]
+pub(crate) struct Asids {
+    split: Split,
+    flush_with: FlushWith,
+    #[pin]
+    pool: Mutex<Pool<KVec<Slot>>>,
+    /// Held by the one task that flushes.
+    #[pin]
+    flush: Mutex<()>,
+}
+
+impl Asids {
+    /// All ASIDs of `split` are free and clean, as after a reset. ENOMEM.
+    pub(crate) fn new(split: Split, flush_with: FlushWith) -> Result<Arc<Self>> {
+        // One entry more, for the host.
+        let slots = KVec::from_elem(Slot::Free, split.max.index().wrapping_add(1), GFP_KERNEL)?;
+
+        Arc::pin_init(
+            pin_init!(Self {
+                split,
+                flush_with,
+                pool <- new_mutex!(Pool::new(slots), "kvm_sev_asid_pool"),
+                flush <- new_mutex!((), "kvm_sev_asid_flush"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    pub(crate) fn split(&self) -> Split {
+        self.split
+    }
+
+    /// Leases an ASID for a plain SEV guest, charged to the current task's cgroup. May sleep long.
+    ///
+    /// Errors: ENOTTY if the machine has none for such guests; EBUSY if all are in use or the
+    /// cgroup is over its limit.
+    pub(crate) fn lease(self: &Arc<Self>) -> Result<Lease> {
+        let range = self.split.sev.ok_or(ENOTTY)?;
+        let charge = Charge::current(Resource::Sev)?;
+
+        Ok(Lease {
+            asid: self.take(range)?,
+            asids: self.clone(),
+            charge: Some(charge),
+            leaked: Atomic::new(false),
+        })
+    }
+
+    fn take(&self, range: Range) -> Result<Asid> {
+        loop {
+            // In a statement of its own, lest the guard live as long as the match.
+            let leased = self.pool.lock().lease(range);
+
+            match leased {
+                Ok(asid) => return Ok(asid),
+                Err(Exhausted::InUse) => return Err(EBUSY),
+                // Each round ends with more ASIDs free or with an error.
+                Err(Exhausted::Recyclable) => self.recycle().map_err(|_| EBUSY)?,
+            }
+        }
+    }
+
+    /// Cleans all ASIDs that were given back. EIO and others: the firmware refused.
+    pub(crate) fn recycle(&self) -> Result {
+        let _one_at_a_time = self.flush.lock();
+
+        if self.pool.lock().begin_flush() == 0 {
+            // Another task flushed while this one waited.
+            return Ok(());
+        }
+        let result = self.flush_caches();
+        let flushed = Flushed::by_firmware(result.is_ok());
+        self.pool.lock().end_flush(flushed, forget_asid);
+        result
+    }
+
+    fn flush_caches(&self) -> Result {
+        let _no_deactivation = FlushExclusive::enter();
+        let mut status = FwStatus::success();
+
+        wbinvd_on_all_cpus();
+        match self.flush_with {
+            FlushWith::DfFlush => Channel::Kernel.issue(&mut DfFlush, &mut status),
+            FlushWith::SnpDfFlush => Channel::Kernel.issue(&mut SnpDfFlush, &mut status),
+        }
+    }
+
+    /// The state of the ASIDs in `range`.
+    pub(crate) fn usage(&self, range: Range) -> Usage {
+        self.pool.lock().usage(range)
+    }
+
+    /// Number of successful flushes so far.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.pool.lock().flushes()
+    }
+}
+
+/// An ASID that belongs to one encryption context; given back when dropped.
+pub(crate) struct Lease {
+    asid: Asid,
+    asids: Arc<Asids>,
+    /// `Some` until it is dropped.
+    charge: Option<Charge>,
+    leaked: Atomic<bool>,
+}
+
+impl Lease {
+    pub(crate) fn asid(&self) -> Asid {
+        self.asid
+    }
+
+    /// The firmware did not release the ASID: neither it nor its charge ever returns.
+    pub(crate) fn leak(&self) {
+        self.leaked.store(true, Relaxed);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.leaked.load(Relaxed) {
+            self.asids.pool.lock().leak(self.asid);
+            core::mem::forget(self.charge.take());
+        } else {
+            self.asids.pool.lock().retire(self.asid);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The functions that C calls, with the prototypes of svm.h: raw pointers become types, results
+//! become error numbers, and nothing else happens here.
+//!
+//! Each is compared with its prototype when it is compiled, so that a kernel with another interface
+//! fails to build. Who calls what in which context is written at each function; unless said
+//! otherwise, the caller may sleep and holds no locks.
+
+#![allow(unsafe_code)]
+// The contract of every function is its caller's in svm.c and x86.c, as written at the function.
+#![allow(clippy::missing_safety_doc)]
+
+use core::ffi::{c_int, c_uint, c_void};
+use core::ptr;
+
+use kernel::prelude::*;
+
+use crate::ffi::bindings::{self, gfp_t, gpa_t, kvm_pfn_t};
+use crate::hw::page;
+use crate::kvm::vcpu::{Vcpu, VmrunCtx};
+use crate::kvm::Vm;
+use crate::{ioctl, platform, vcpu};
+
+/// Declares functions for C, and has the compiler compare them with the prototypes in the bindings.
+macro_rules! entries {
+    ($($(#[$attr:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        const _: () = {
+            // Both branches of an `if` have one type: a different signature does not compile.
+            let _ = if true { bindings::$name } else { $name };
+        };
+
+        $(#[$attr])*
+        #[no_mangle]
+        unsafe extern "C" fn $name($($arg: $type),*) $(-> $ret)? $body
+    )*};
+}
+
+fn errno(result: Result) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+// The module and its CPUs.
+entries! {
+    /// From module initialisation, once.
+    #[link_section = ".init.text"]
+    fn sev_hardware_setup() {
+        platform::hardware_setup();
+    }
+
+    /// From module initialisation, once, after the above.
+    #[link_section = ".init.text"]
+    fn sev_set_cpu_caps() {
+        platform::set_cpu_caps();
+    }
+
+    /// From module exit, or from a failed initialisation, when there are no VMs.
+    fn sev_hardware_unsetup() {
+        // SAFETY: There are no VMs, and /dev/kvm is gone.
+        unsafe { platform::hardware_unsetup() }
+    }
+
+    /// For each possible CPU, once, after hardware set-up. svm.c frees the table.
+    fn sev_cpu_init(sd: *mut bindings::svm_cpu_data) -> c_int {
+        let Some(platform) = platform::get() else { return 0 };
+        let entries = platform.asids().split().max.index().wrapping_add(1);
+
+        match KVec::from_elem(ptr::null_mut(), entries, GFP_KERNEL) {
+            Ok(table) => {
+                // SAFETY: The caller passes a CPU's data that nobody else uses yet.
+                unsafe { (*sd).sev_vmcbs = table.into_raw_parts().0 };
+                0
+            }
+            Err(_) => ENOMEM.to_errno(),
+        }
+    }
+
+    /// For pages of svm.c: VMCBs, save areas, AVIC backing pages.
+    fn snp_safe_alloc_page_node(node: c_int, gfp: gfp_t) -> *mut bindings::page {
+        page::alloc_save_area(node, gfp)
+    }
+}
+
+// VMs.
+entries! {
+    /// From the creation of the VM, before anybody else sees it.
+    fn sev_vm_init(kvm: *mut bindings::kvm) {
+        // SAFETY: The VM is alive.
+        let vm = unsafe { Vm::from_raw(kvm) };
+
+        if vm.vm_type() == crate::kvm::VmType::Sev {
+            vm.expect_init2();
+        }
+    }
+
+    /// From the destruction of the VM, when its vCPUs are gone and nobody else can use it.
+    fn sev_vm_destroy(kvm: *mut bindings::kvm) {
+        // SAFETY: The VM is alive, and nobody else uses it.
+        drop(unsafe { Vm::from_raw(kvm).detach() });
+    }
+
+    /// `KVM_MEMORY_ENCRYPT_OP`.
+    fn sev_mem_enc_ioctl(kvm: *mut bindings::kvm, argp: *mut c_void) -> c_int {
+        // SAFETY: The VM's file is open.
+        let vm = unsafe { Vm::from_raw(kvm) };
+
+        errno(match platform::get() {
+            Some(platform) => ioctl::memory_encrypt_op(platform, vm, argp as u64),
+            None => Err(ENOTTY),
+        })
+    }
+
+    /// `KVM_MEMORY_ENCRYPT_REG_REGION`. `range` is KVM's copy.
+    fn sev_mem_enc_register_region(
+        kvm: *mut bindings::kvm,
+        range: *mut bindings::kvm_enc_region,
+    ) -> c_int {
+        // SAFETY: The VM's file is open, and `range` points to a structure of the caller's.
+        let (vm, range) = unsafe { (Vm::from_raw(kvm), &*range) };
+
+        errno(ioctl::register(vm, range.addr, range.size))
+    }
+
+    /// `KVM_MEMORY_ENCRYPT_UNREG_REGION`. `range` is KVM's copy.
+    fn sev_mem_enc_unregister_region(
+        kvm: *mut bindings::kvm,
+        range: *mut bindings::kvm_enc_region,
+    ) -> c_int {
+        // SAFETY: The VM's file is open, and `range` points to a structure of the caller's.
+        let (vm, range) = unsafe { (Vm::from_raw(kvm), &*range) };
+
+        errno(ioctl::unregister(vm, range.addr, range.size))
+    }
+
+    /// `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM`: not served.
+    fn sev_vm_copy_enc_context_from(_kvm: *mut bindings::kvm, _source_fd: c_uint) -> c_int {
+        ENOTTY.to_errno()
+    }
+
+    /// `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`: not served.
+    fn sev_vm_move_enc_context_from(_kvm: *mut bindings::kvm, _source_fd: c_uint) -> c_int {
+        ENOTTY.to_errno()
+    }
+
+    /// From MMU notifiers: pages of the guest go back to the system. May sleep.
+    fn sev_guest_memory_reclaimed(kvm: *mut bindings::kvm) {
+        // SAFETY: The VM's notifier is registered, so the VM is alive.
+        let vm = unsafe { Vm::from_raw(kvm) };
+
+        if let Some(sev) = vm.sev() {
+            sev.run_cpus().write_back_caches();
+        }
+    }
+
+    /// `KVM_GET_DEVICE_ATTR` and `KVM_HAS_DEVICE_ATTR` of /dev/kvm.
+    fn sev_dev_get_attr(group: u32, attr: u64, val: *mut u64) -> c_int {
+        errno(platform::device_attribute(group, attr).map(|value| {
+            // SAFETY: `val` points to a variable of the caller's.
+            unsafe { *val = value }
+        }))
+    }
+}
+
+// vCPUs.
+entries! {
+    /// From the creation of a vCPU.
+    fn sev_vcpu_create(_vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        0
+    }
+
+    /// From the destruction of a vCPU, or its failed creation.
+    fn sev_free_vcpu(_vcpu: *mut bindings::kvm_vcpu) {}
+
+    /// From creation and INIT of a SEV guest's vCPU, with the vCPU's mutex held.
+    fn sev_init_vmcb(svm: *mut bindings::vcpu_svm, _init_event: bool) {
+        // SAFETY: As written above.
+        vcpu::init_vmcb(unsafe { Vcpu::from_raw(svm) });
+    }
+
+    /// When userspace set the CPUID of a SEV guest's vCPU, with the vCPU's mutex held.
+    fn sev_vcpu_after_set_cpuid(svm: *mut bindings::vcpu_svm) {
+        // SAFETY: As written above.
+        vcpu::after_set_cpuid(unsafe { Vcpu::from_raw(svm) });
+    }
+
+    /// Before VMRUN of a SEV guest, on `cpu`, with interrupts off.
+    fn pre_sev_run(svm: *mut bindings::vcpu_svm, cpu: c_int) -> c_int {
+        // SAFETY: As written above.
+        errno(vcpu::prepare(&unsafe { VmrunCtx::new(svm, cpu) }))
+    }
+}
+
+// For SEV-ES and SEV-SNP guests only. There are none: their VM types are not advertised, so KVM
+// does not create such VMs, and no VM becomes one. Were one of these reached nevertheless, it would
+// have to refuse, or do nothing.
+entries! {
+    fn sev_es_recalc_msr_intercepts(_vcpu: *mut bindings::kvm_vcpu) {}
+
+    fn sev_es_prepare_switch_to_guest(
+        _svm: *mut bindings::vcpu_svm,
+        _hostsa: *mut bindings::sev_es_save_area,
+    ) {}
+
+    fn sev_es_unmap_ghcb(_svm: *mut bindings::vcpu_svm) {}
+
+    fn sev_es_string_io(
+        _svm: *mut bindings::vcpu_svm,
+        _size: c_int,
+        _port: c_uint,
+        _in: c_int,
+    ) -> c_int {
+        EINVAL.to_errno()
+    }
+
+    fn sev_handle_vmgexit(_vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        EINVAL.to_errno()
+    }
+
+    fn sev_vcpu_deliver_sipi_vector(_vcpu: *mut bindings::kvm_vcpu, _vector: u8) {}
+
+    fn sev_snp_reload_vmsa(_vcpu: *mut bindings::kvm_vcpu) {}
+
+    fn sev_decrypt_vmsa(_vcpu: *mut bindings::kvm_vcpu) -> *mut bindings::vmcb_save_area {
+        ptr::null_mut()
+    }
+
+    fn sev_free_decrypted_vmsa(
+        _vcpu: *mut bindings::kvm_vcpu,
+        _vmsa: *mut bindings::vmcb_save_area,
+    ) {}
+
+    /// Also for ordinary guests on a host with an RMP; they have no private memory to repair.
+    fn sev_handle_rmp_fault(_vcpu: *mut bindings::kvm_vcpu, _gpa: gpa_t, _error_code: u64) {}
+
+    /// 0 is "no limit".
+    fn sev_gmem_max_mapping_level(
+        _kvm: *mut bindings::kvm,
+        _pfn: kvm_pfn_t,
+        _is_private: bool,
+    ) -> c_int {
+        0
+    }
+
+    fn sev_gmem_invalidate_range(
+        _kvm: *mut bindings::kvm,
+        _range: *mut bindings::kvm_gfn_range,
+    ) {}
+}
+
+#[cfg(not(sev_gmem_make_private))]
+entries! {
+    fn sev_gmem_prepare(
+        _kvm: *mut bindings::kvm,
+        _pfn: kvm_pfn_t,
+        _gfn: bindings::gfn_t,
+        _max_order: c_int,
+    ) -> c_int {
+        0
+    }
+}
+
+#[cfg(sev_gmem_make_private)]
+entries! {
+    fn sev_gmem_make_private(
+        _kvm: *mut bindings::kvm,
+        _gfn: bindings::gfn_t,
+        _pfn: kvm_pfn_t,
+        _nr_pages: kvm_pfn_t,
+    ) -> c_int {
+        0
+    }
+}
+
+#[cfg(not(sev_gmem_make_shared))]
+entries! {
+    fn sev_gmem_invalidate(_start: kvm_pfn_t, _end: kvm_pfn_t) {}
+}
+
+#[cfg(sev_gmem_make_shared)]
+entries! {
+    fn sev_gmem_make_shared(_pfn: kvm_pfn_t, _nr_pages: kvm_pfn_t) {}
+}
+
+#[cfg(sev_vcpu_needs_initialization)]
+entries! {
+    fn sev_vcpu_needs_initialization(vcpu: *mut bindings::kvm_vcpu) -> bool {
+        // SAFETY: A vCPU does not outlive its VM.
+        unsafe { Vm::from_raw((*vcpu).kvm) }.needs_init2()
+    }
+}

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Generates the bindings to KVM's internals.
+#
+# bindgen runs twice: once over everything that is wanted, to learn which types the kernel crate's
+# own bindings define too, and once more without those, so that there is only one type for each C
+# type. The kernel's rust/Makefile cannot be used from outside rust/; its lists of flags can.
+
+ffi := $(obj)/ffi
+ffi-src := $(src)/ffi
+
+ifdef CONFIG_CC_IS_CLANG
+kvm_sev_bindgen_cflags = $(filter-out $(CC_FLAGS_LTO),$(c_flags)) -fno-builtin -D__BINDGEN__
+else
+# Options of gcc that clang does not know.
+kvm_sev_bindgen_skip := $(shell sed -n '/^bindgen_skip_c_flags := /,/[^\\]$$/p' \
+	$(srctree)/rust/Makefile | sed -e 's/^bindgen_skip_c_flags := //' -e 's/\\$$//')
+kvm_sev_bindgen_cflags = $(filter-out $(kvm_sev_bindgen_skip),$(c_flags)) \
+	-w --target=x86_64-linux-gnu -fno-builtin -D__BINDGEN__
+endif
+kvm_sev_bindgen_params := $(shell grep -Ev '^\#|^$$' $(srctree)/rust/bindgen_parameters)
+
+kvm_sev_space := $(subst ,, )
+kvm_sev_any_of = ($(subst $(kvm_sev_space),|,$(strip $(1))))
+
+# Types, functions that Rust calls or provides, constants.
+kvm_sev_types := sev_cmd sev_cmd_id kvm_svm vcpu_svm svm_cpu_data vmcb.* sev_data_.* sev_user_data_snp_status \
+	sev_platform_init_args kvm_sev_.* kvm_gfn_range kvm_enc_region misc_res_type cc_attr
+kvm_sev_functions := sev_.* snp_.* pre_sev_run kvm_sev_.* \
+	cc_platform_has capable kvm_set_or_clear_apicv_inhibit \
+	misc_cg_set_capacity misc_cg_try_charge misc_cg_uncharge \
+	pin_user_pages_fast unpin_user_pages_dirty_lock wbinvd_on_all_cpus wbnoinvd_on_cpus_mask
+kvm_sev_vars := KVM_X86_.* KVM_SEV_.* SEV_.* TLB_CONTROL_.* VMCB_.* X86_FEATURE_.* \
+	CAP_IPC_LOCK RLIMIT_MEMLOCK FOLL_.* kvm_caps npt_enabled nrips param_ops_uint
+# Inline functions, for which bindgen makes callable ones.
+kvm_sev_inlines := clr_exception_intercept cpuid get_current_misc_cg put_misc_cg \
+	kvm_find_cpuid_entry rlimit totalram_pages
+
+kvm_sev_allow := --allowlist-type '$(call kvm_sev_any_of,$(kvm_sev_types))' \
+	--allowlist-function '$(call kvm_sev_any_of,$(kvm_sev_functions))' \
+	--allowlist-var '$(call kvm_sev_any_of,$(kvm_sev_vars))'
+
+quiet_cmd_kvm_sev_bindgen = BINDGEN $@
+      cmd_kvm_sev_bindgen = \
+	$(BINDGEN) $< $(kvm_sev_bindgen_params) $(kvm_sev_allow) $(kvm_sev_pass) \
+		--rust-target 1.85 --use-core --with-derive-default --ctypes-prefix ffi \
+		--no-layout-tests --no-debug '.*' --enable-function-attribute-detection \
+		--default-non-copy-union-style manually_drop \
+		-o $@ -- $(kvm_sev_bindgen_cflags) -DMODULE
+
+kvm_sev_headers := $(ffi-src)/bindings_helper.h $(ffi-src)/helpers.h \
+	$(srctree)/rust/bindgen_parameters
+
+$(ffi)/bindings_all.rs: private kvm_sev_pass :=
+$(ffi)/bindings_all.rs: $(kvm_sev_headers) FORCE
+	$(call if_changed_dep,kvm_sev_bindgen)
+
+quiet_cmd_kvm_sev_shared = SHARED  $@
+      cmd_kvm_sev_shared = $(AWK) -f $(ffi-src)/shared.awk \
+		$(objtree)/rust/bindings/bindings_generated.rs $< | LC_ALL=C sort >$@
+$(ffi)/shared_types.args: $(ffi)/bindings_all.rs $(ffi-src)/shared.awk FORCE
+	$(call if_changed,kvm_sev_shared)
+
+$(ffi)/bindings_generated.rs: private kvm_sev_pass = $$(cat $(ffi)/shared_types.args) \
+	--experimental --wrap-static-fns --wrap-static-fns-suffix _kvm_sev \
+	--wrap-static-fns-path $(abspath $(ffi))/shims \
+	--blocklist-function '(sev_es_ist_.*|sev_es_nmi_.*|sev_evict_cache)' \
+	--allowlist-function '$(call kvm_sev_any_of,$(kvm_sev_inlines))'
+$(ffi)/bindings_generated.rs: $(kvm_sev_headers) $(ffi)/shared_types.args FORCE
+	$(call if_changed_dep,kvm_sev_bindgen)
+
+$(ffi)/shims.c: $(ffi)/bindings_generated.rs ;
+CFLAGS_ffi/shims.o := -Wno-missing-prototypes -Wno-missing-declarations
+
+# Layouts as the kernel's compiler sees them.
+$(ffi)/layout.s: $(ffi-src)/layout.c FORCE
+	$(call if_changed_dep,cc_s_c)
+
+quiet_cmd_kvm_sev_layout = LAYOUT  $@
+      cmd_kvm_sev_layout = \
+	sed -ne 's/^.*"->\([A-Z_]*\) \$$*\([0-9]*\) .*/const \1: usize = \2;/p' $< >$@
+$(ffi)/layout_generated.rs: $(ffi)/layout.s FORCE
+	$(call if_changed,kvm_sev_layout)
+
+kvm_sev_generated := ffi/bindings_all.rs ffi/shared_types.args ffi/bindings_generated.rs \
+	ffi/shims.c ffi/layout.s ffi/layout_generated.rs
+targets += $(kvm_sev_generated)
+clean-files += $(kvm_sev_generated)

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What bindgen reads: the declarations of everything that Rust uses or provides. */
+#include <linux/kvm_host.h>
+#include <linux/cc_platform.h>
+#include <linux/misc_cgroup.h>
+#include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include <linux/psp-sev.h>
+#include <linux/sched/signal.h>
+
+#include <asm/cpuid/api.h>
+#include <asm/smp.h>
+#include <asm/svm.h>
+
+#include "mmu.h"
+#include "x86.h"
+#include "svm.h"
+#include "cpuid.h"
+
+#include "helpers.h"
+#include "../../uapi/kvm_sev_impl.h"
+
+/* bindgen takes no macro that is an expression for a constant; see the kernel's own helper. */
+static const u64 KVM_SEV_CONST_SVM_MISC_ENABLE_SEV = SVM_MISC_ENABLE_SEV;

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Functions for Rust in place of macros, of inline functions that bindgen cannot wrap, and of
+ * objects that only C can define.
+ */
+#ifndef KVM_SEV_HELPERS_H
+#define KVM_SEV_HELPERS_H
+
+#include <linux/types.h>
+
+struct page;
+struct svm_cpu_data;
+
+/* Kernel and processor */
+bool kvm_sev_ratelimit(void);
+int kvm_sev_current_task(char *comm);
+void kvm_sev_cond_resched(void);
+bool kvm_sev_boot_cpu_has(unsigned int bit);
+void kvm_sev_cpu_cap_set(unsigned int bit);
+
+/* The lock between DEACTIVATE (shared) and the flush of ASIDs (exclusive) */
+void kvm_sev_deactivate_lock_shared(void);
+void kvm_sev_deactivate_unlock_shared(void);
+void kvm_sev_deactivate_lock(void);
+void kvm_sev_deactivate_unlock(void);
+
+/* Memory */
+u64 kvm_sev_psp_pa(const void *p);
+u64 kvm_sev_page_psp_pa(struct page *page);
+void kvm_sev_clflush_pages(struct page *const *pages, size_t count);
+void *kvm_sev_alloc_firmware_page(void);
+struct page *kvm_sev_alloc_save_area(int node, gfp_t gfp);
+
+/* Per-CPU tables of the VMCB that last ran with each ASID */
+struct svm_cpu_data *kvm_sev_cpu_data(int cpu);
+void kvm_sev_forget_vmcb(unsigned int asid);
+
+#endif

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The processor: addresses, caches, CPUID.
+
+pub(crate) mod addr;
+pub(crate) mod blocks;
+pub(crate) mod cache;
+pub(crate) mod page;
+pub(crate) mod runs;

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `KVM_MEMORY_ENCRYPT_OP` and the ioctls for memory regions.
+//!
+//! The order of the checks is ABI: userspace tells old kernels and wrong arguments apart by which
+//! error comes first. It is that of upstream KVM; deviations are in Documentation/differences.rst.
+
+mod arg;
+mod debug;
+mod init;
+mod launch;
+mod measure;
+mod region;
+mod secret;
+
+use kernel::prelude::*;
+
+use self::arg::Request;
+pub(crate) use self::region::{register, unregister};
+use crate::ffi::bindings as b;
+use crate::kvm::{Vm, VmLocked};
+use crate::platform::Platform;
+use crate::vm::SevVm;
+
+/// What every command works on: the machine, and a VM whose lock is held.
+struct Call<'a> {
+    platform: &'a Platform,
+    vm: &'a VmLocked<'a>,
+}
+
+impl Call<'_> {
+    /// ENOTTY if the VM is not a SEV VM.
+    fn sev(&self) -> Result<&SevVm> {
+        self.vm.sev().ok_or(ENOTTY)
+    }
+}
+
+type Handler = fn(&Call<'_>, &mut Request) -> Result;
+
+/// The command with this number; `None` if KVM has none.
+fn handler(id: u32) -> Option<Handler> {
+    Some(match id {
+        b::sev_cmd_id_KVM_SEV_INIT => init::init,
+        b::sev_cmd_id_KVM_SEV_INIT2 => init::init2,
+        b::sev_cmd_id_KVM_SEV_LAUNCH_START => launch::start,
+        b::sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_DATA => launch::update_data,
+        b::sev_cmd_id_KVM_SEV_LAUNCH_MEASURE => measure::measure,
+        b::sev_cmd_id_KVM_SEV_LAUNCH_SECRET => secret::inject,
+        b::sev_cmd_id_KVM_SEV_LAUNCH_FINISH => launch::finish,
+        b::sev_cmd_id_KVM_SEV_GUEST_STATUS => launch::guest_status,
+        b::sev_cmd_id_KVM_SEV_DBG_DECRYPT => debug::decrypt,
+        b::sev_cmd_id_KVM_SEV_DBG_ENCRYPT => debug::encrypt,
+
+        // Not served yet. Upstream's answer where it does not serve them either.
+        b::sev_cmd_id_KVM_SEV_ES_INIT
+        | b::sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_VMSA
+        | b::sev_cmd_id_KVM_SEV_GET_ATTESTATION_REPORT
+        | b::sev_cmd_id_KVM_SEV_SEND_START
+        | b::sev_cmd_id_KVM_SEV_SEND_UPDATE_DATA
+        | b::sev_cmd_id_KVM_SEV_SEND_FINISH
+        | b::sev_cmd_id_KVM_SEV_SEND_CANCEL
+        | b::sev_cmd_id_KVM_SEV_RECEIVE_START
+        | b::sev_cmd_id_KVM_SEV_RECEIVE_FINISH
+        | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_START
+        | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH => |_, _| Err(ENOTTY),
+        // The same, but these have always answered otherwise.
+        b::sev_cmd_id_KVM_SEV_RECEIVE_UPDATE_DATA
+        | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE
+        | b::sev_cmd_id_KVM_SEV_SNP_ENABLE_REQ_CERTS => |_, _| Err(EINVAL),
+
+        _ => return None,
+    })
+}
+
+/// `KVM_MEMORY_ENCRYPT_OP` with a `struct kvm_sev_cmd` at `argp`. Takes `kvm->lock`.
+///
+/// An `argp` of 0 asks whether SEV is available. Errors: EFAULT if `argp` cannot be read or written;
+/// EINVAL for an unknown command; else the command's. The firmware's status is written back also
+/// when the command failed.
+pub(crate) fn memory_encrypt_op(platform: &Platform, vm: &Vm, argp: u64) -> Result {
+    if argp == 0 {
+        return Ok(());
+    }
+    let mut request = Request::read(argp)?;
+    let locked = vm.lock();
+    let call = Call {
+        platform,
+        vm: &locked,
+    };
+
+    let result = handler(request.id()).ok_or(EINVAL)?(&call, &mut request);
+    request.write_back()?;
+    result
+}

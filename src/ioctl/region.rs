@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `KVM_MEMORY_ENCRYPT_REG_REGION` and `_UNREG_REGION`: guest memory that must stay where it is.
+
+use kernel::prelude::*;
+
+use crate::hw::addr::UserRange;
+use crate::kvm::Vm;
+
+/// Pins guest memory. Takes `kvm->lock`.
+///
+/// Errors: ENOTTY if the VM is not a SEV VM; EINVAL for an empty or wrapping range or an absurd
+/// size; ENOMEM if it cannot be pinned or would exceed RLIMIT_MEMLOCK.
+pub(crate) fn register(vm: &Vm, address: u64, size: u64) -> Result {
+    let vm = vm.lock();
+    let context = vm.sev().ok_or(ENOTTY)?.context();
+
+    context.add_region(UserRange::new(address, size).ok_or(EINVAL)?)
+}
+
+/// Unpins guest memory. Takes `kvm->lock`.
+///
+/// Errors: ENOTTY if the VM is not a SEV VM; EINVAL unless exactly this range was registered.
+pub(crate) fn unregister(vm: &Vm, address: u64, size: u64) -> Result {
+    let vm = vm.lock();
+    let sev = vm.sev().ok_or(ENOTTY)?;
+    let range = UserRange::new(address, size).ok_or(EINVAL)?;
+    let region = sev.context().remove_region(range)?;
+
+    // Before anybody else can get the pages: the guest's dirty cache lines would hit them.
+    sev.run_cpus().write_back_caches();
+    drop(region);
+    Ok(())
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the kernel and kvm.ko know about the machine, and what they are told about SEV.
+
+#![allow(unsafe_code)]
+
+use crate::ffi::bindings;
+
+/// A feature of the processor.
+#[derive(Clone, Copy)]
+pub(crate) enum Feature {
+    Sev,
+    SevEs,
+    SevSnp,
+    DecodeAssists,
+    FlushByAsid,
+}
+
+impl Feature {
+    fn bit(self) -> u32 {
+        match self {
+            Feature::Sev => bindings::X86_FEATURE_SEV,
+            Feature::SevEs => bindings::X86_FEATURE_SEV_ES,
+            Feature::SevSnp => bindings::X86_FEATURE_SEV_SNP,
+            Feature::DecodeAssists => bindings::X86_FEATURE_DECODEASSISTS,
+            Feature::FlushByAsid => bindings::X86_FEATURE_FLUSHBYASID,
+        }
+    }
+
+    /// Whether the machine has it, and the kernel does not disable it.
+    pub(crate) fn is_present(self) -> bool {
+        // SAFETY: The bit is one of the kernel's.
+        unsafe { bindings::kvm_sev_boot_cpu_has(self.bit()) }
+    }
+
+    /// Offers it to guests.
+    pub(crate) fn offer_to_guests(self) {
+        // SAFETY: The bit is one of those that KVM knows a CPUID leaf for. Called while the module
+        // is initialised, when nobody reads the capabilities.
+        unsafe { bindings::kvm_sev_cpu_cap_set(self.bit()) }
+    }
+}
+
+/// CPUID Fn8000_001F: (EBX, ECX, EDX).
+pub(crate) fn cpuid_sev() -> (u32, u32, u32) {
+    let (mut eax, mut ebx, mut ecx, mut edx) = (0, 0, 0, 0);
+
+    // SAFETY: The pointers are valid for the call.
+    unsafe { bindings::cpuid(0x8000_001f, &mut eax, &mut ebx, &mut ecx, &mut edx) };
+    (ebx, ecx, edx)
+}
+
+/// Whether KVM uses nested paging and next-RIP saving, without which there is no SEV.
+pub(crate) fn has_npt_and_nrips() -> bool {
+    // SAFETY: Written only while the module is initialised, before this is called.
+    unsafe { bindings::npt_enabled && bindings::nrips != 0 }
+}
+
+/// Whether the RMP is active on this host.
+pub(crate) fn has_rmp() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_HOST_SEV_SNP) }
+}
+
+/// Lets userspace create VMs of these types (bits `KVM_X86_*_VM`).
+pub(crate) fn support_vm_types(types: u32) {
+    // SAFETY: Called while the module is initialised, before /dev/kvm exists.
+    unsafe {
+        let caps = &raw mut bindings::kvm_caps;
+        (*caps).supported_vm_types |= types;
+    }
+}
+
+/// Name and process id of the current task, for people who look into debugfs.
+pub(crate) fn current_task() -> (i32, [u8; 16]) {
+    let mut comm = [0; 16];
+
+    // SAFETY: The buffer has TASK_COMM_LEN bytes.
+    let pid = unsafe { bindings::kvm_sev_current_task(comm.as_mut_ptr().cast()) };
+    (pid, comm)
+}

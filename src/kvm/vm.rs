@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `struct kvm`, and the proof that its lock is held.
+//!
+//! Locks: `kvm->lock` is outermost; the PSP driver's mutex, the ASID pool and the locks of an
+//! encryption context are taken inside it. It is never taken on the path that destroys a VM.
+
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use kernel::types::{NotThreadSafe, Opaque};
+
+use crate::ffi::bindings;
+
+/// What userspace asked for when it created a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum VmType {
+    /// `KVM_X86_DEFAULT_VM`: becomes a SEV VM by `KVM_SEV_INIT`.
+    Default,
+    /// `KVM_X86_SEV_VM`: waits for `KVM_SEV_INIT2`.
+    Sev,
+    /// One that cannot become a SEV VM here.
+    Other,
+}
+
+/// A VM, `struct kvm`.
+///
+/// # Invariants
+///
+/// It is embedded in a `struct kvm_svm`, and referenced or not yet destroyed.
+#[repr(transparent)]
+pub(crate) struct Vm(Opaque<bindings::kvm>);
+
+impl Vm {
+    /// # Safety
+    ///
+    /// `kvm` must be a VM of this module that stays alive for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(kvm: *mut bindings::kvm) -> &'a Self {
+        // SAFETY: `Vm` is a transparent wrapper of an opaque `struct kvm`, alive by the contract.
+        unsafe { &*kvm.cast() }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::kvm {
+        self.0.get()
+    }
+
+    /// SEV's part of the VM. Only raw accesses are allowed: C code reads some of the fields.
+    pub(super) fn sev_info(&self) -> *mut bindings::kvm_sev_info {
+        // SAFETY: By the type invariant the VM is the `kvm` member of a live `struct kvm_svm`.
+        unsafe {
+            let svm = kernel::container_of!(self.as_raw(), bindings::kvm_svm, kvm);
+            &raw mut (*svm).sev_info
+        }
+    }
+
+    /// Takes `kvm->lock`. May sleep.
+    pub(crate) fn lock(&self) -> VmLocked<'_> {
+        // SAFETY: The VM and with it its initialised mutex are alive.
+        unsafe { bindings::mutex_lock(&raw mut (*self.as_raw()).lock) };
+        VmLocked {
+            vm: self,
+            _not_send: NotThreadSafe,
+            _lifetime: PhantomData,
+        }
+    }
+
+    /// Constant over the life of the VM.
+    pub(crate) fn vm_type(&self) -> VmType {
+        // SAFETY: The VM is alive; the field is written before anybody else sees the VM.
+        match u32::from(unsafe { (*self.as_raw()).arch.vm_type }) {
+            bindings::KVM_X86_DEFAULT_VM => VmType::Default,
+            bindings::KVM_X86_SEV_VM => VmType::Sev,
+            _ => VmType::Other,
+        }
+    }
+
+    /// Whether `KVM_SEV_INIT2` is still due. From a vCPU, which cannot exist before it.
+    #[cfg(sev_vcpu_needs_initialization)]
+    pub(crate) fn needs_init2(&self) -> bool {
+        // SAFETY: The field is written for the last time before the first vCPU exists.
+        unsafe { (*self.sev_info()).need_init }
+    }
+
+    /// To be called once, from the creation of the VM, before anybody else sees it.
+    pub(crate) fn expect_init2(&self) {
+        // SAFETY: Nobody else sees the VM yet.
+        unsafe {
+            (*self.as_raw()).arch.pre_fault_allowed = true;
+            (*self.sev_info()).need_init = true;
+        }
+    }
+}
+
+/// A VM whose `kvm->lock` the current task holds.
+pub(crate) struct VmLocked<'a> {
+    vm: &'a Vm,
+    _not_send: NotThreadSafe,
+    _lifetime: PhantomData<&'a mut ()>,
+}
+
+impl VmLocked<'_> {
+    /// Whether a vCPU was created, or is being created.
+    pub(crate) fn has_vcpus(&self) -> bool {
+        // SAFETY: The field is protected by `kvm->lock`, which is held.
+        unsafe { (*self.vm.as_raw()).created_vcpus != 0 }
+    }
+
+    /// Whether `KVM_SEV_INIT2` is still due.
+    pub(crate) fn awaits_init2(&self) -> bool {
+        // SAFETY: The field is only written with `kvm->lock` held, or before the VM is visible.
+        unsafe { (*self.vm.sev_info()).need_init }
+    }
+
+    /// Tells the C side that this is now a SEV VM.
+    ///
+    /// This is the only function that writes what C reads. It must come last, once the VM's state
+    /// is complete: `active` is read without the lock.
+    pub(crate) fn publish_sev(&self) {
+        let info = self.vm.sev_info();
+
+        // SAFETY: The VM is alive and the lock held; readers without the lock read `active`, one
+        // byte, which is therefore written with a release store.
+        unsafe {
+            (*info).need_init = false;
+            AtomicBool::from_ptr(&raw mut (*info).active).store(true, Ordering::Release);
+        }
+    }
+
+    /// AVIC cannot be used: it would have to access encrypted memory.
+    pub(crate) fn inhibit_apicv(&self) {
+        // SAFETY: The VM is alive.
+        unsafe {
+            bindings::kvm_set_or_clear_apicv_inhibit(
+                self.vm.as_raw(),
+                bindings::kvm_apicv_inhibit_APICV_INHIBIT_REASON_SEV,
+                true,
+            )
+        }
+    }
+}
+
+impl core::ops::Deref for VmLocked<'_> {
+    type Target = Vm;
+
+    fn deref(&self) -> &Vm {
+        self.vm
+    }
+}
+
+impl Drop for VmLocked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The current task took the lock in `Vm::lock`, and the witness cannot move to
+        // another one.
+        unsafe { bindings::mutex_unlock(&raw mut (*self.vm.as_raw()).lock) }
+    }
+}

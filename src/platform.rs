@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+//! SEV on this machine: found when the module is loaded, gone when it is unloaded.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::asid::{Asids, FlushWith, Range, Split};
+use crate::debug::Debug;
+use crate::ffi::bindings as b;
+use crate::hw::page::FirmwarePage;
+use crate::kvm::cgroup::Resource;
+use crate::kvm::global::Global;
+use crate::kvm::host::{self, Feature};
+use crate::params::{self, Parameter};
+use crate::psp::{self, Buffer, Channel, FwStatus, SnpPlatformStatus};
+use crate::vm::Registry;
+
+/// What exists while SEV is available: everything that is not part of a VM.
+#[pin_data]
+pub(crate) struct Platform {
+    asids: Arc<Asids>,
+    registry: Arc<Registry>,
+    #[pin]
+    debug: Debug,
+}
+
+static PLATFORM: Global<Platform> = Global::new();
+
+/// `None` unless SEV is available.
+pub(crate) fn get() -> Option<&'static Platform> {
+    PLATFORM.get()
+}
+
+impl Platform {
+    /// Everybody's ASIDs.
+    pub(crate) fn asids(&self) -> &Arc<Asids> {
+        &self.asids
+    }
+
+    /// Descriptions of all contexts.
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    fn new(split: Split, flush_with: FlushWith) -> Result<Pin<KBox<Self>>> {
+        let asids = Asids::new(split, flush_with)?;
+        let registry = Registry::new()?;
+
+        KBox::pin_init(
+            try_pin_init!(Self {
+                debug <- Debug::new(asids.clone(), registry.clone()),
+                asids,
+                registry,
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+/// Finds out what the machine can do, starts the firmware and tells KVM.
+///
+/// Called once, while the module is initialised, when there are no VMs. Failure is no error: KVM
+/// then works without SEV. The parameters show the outcome.
+pub(crate) fn hardware_setup() {
+    let wanted = params::get(Parameter::Sev);
+    let split = if wanted { detect() } else { None };
+
+    if let Some(split) = split {
+        // Also without SEV, its ASIDs are not for ordinary guests.
+        params::set_max_sev_asid(split.max.get());
+    }
+
+    let served = match split.ok_or(ENODEV).and_then(start) {
+        Ok(()) => split.and_then(|split| split.sev),
+        Err(error) => {
+            if wanted && Feature::Sev.is_present() {
+                pr_info!("SEV unusable: {error:?}\n");
+            }
+            None
+        }
+    };
+    announce(split, served);
+
+    let mut vm_types: u32 = 0;
+    if let Some(range) = served {
+        vm_types = psp::supported_vm_types() & 1u32.wrapping_shl(b::KVM_X86_SEV_VM);
+        Resource::Sev.set_capacity(range.count());
+    }
+    host::support_vm_types(vm_types);
+
+    params::set(Parameter::Sev, get().is_some());
+    params::set(Parameter::SevEs, false);
+    params::set(Parameter::SevSnp, false);
+}
+
+/// What CPUID says; `None` if there can be no encrypted guests.
+fn detect() -> Option<Split> {
+    if !host::has_npt_and_nrips() || !Feature::Sev.is_present() {
+        return None;
+    }
+    // KVM could neither emulate instructions of a guest whose memory it cannot read, nor flush the
+    // TLB of a guest that cannot change its ASID.
+    if !Feature::DecodeAssists.is_present() || !Feature::FlushByAsid.is_present() {
+        pr_err!("SEV needs decode assists and flushing by ASID, which this processor lacks\n");
+        return None;
+    }
+    let (_, ecx, edx) = host::cpuid_sev();
+    Split::from_cpuid(ecx, edx)
+}
+
+/// Starts the firmware and sets [`PLATFORM`].
+fn start(split: Split) -> Result {
+    let mut status = FwStatus::success();
+
+    psp::platform_init(true, &mut status).inspect_err(|error| {
+        pr_err!("SEV: the firmware does not start: {error:?}, {status}\n");
+    })?;
+    let flush_with = if host::has_rmp() && snp_is_initialised() {
+        FlushWith::SnpDfFlush
+    } else {
+        FlushWith::DfFlush
+    };
+    PLATFORM.set(Platform::new(split, flush_with)?);
+    Ok(())
+}
+
+/// Whether the SNP firmware is initialised, which changes the rules for the other commands.
+fn snp_is_initialised() -> bool {
+    /// `state` in the answer to SNP_PLATFORM_STATUS; 0 is "uninitialised".
+    const STATE: usize = core::mem::offset_of!(b::sev_user_data_snp_status, state);
+
+    FirmwarePage::new().is_ok_and(|page| {
+        let out = Buffer {
+            spa: page.address().get(),
+            len: 0,
+        };
+        Channel::Kernel
+            .issue(&mut SnpPlatformStatus::new(out), &mut FwStatus::success())
+            .is_ok()
+            && page.byte(STATE) != 0
+    })
+}
+
+fn announce(split: Option<Split>, sev: Option<Range>) {
+    if let Some(range) = sev {
+        pr_info!("SEV enabled (ASIDs {} - {})\n", range.first(), range.last());
+    } else if Feature::Sev.is_present() {
+        pr_info!("SEV disabled\n");
+    }
+    if let Some(range) = split.and_then(|split| split.es) {
+        for (name, feature) in [("SEV-ES", Feature::SevEs), ("SEV-SNP", Feature::SevSnp)] {
+            if feature.is_present() {
+                let (first, last) = (range.first(), range.last());
+                pr_info!("{name} not served (ASIDs {first} - {last})\n");
+            }
+        }
+    }
+}
+
+/// Offers to guests what the host serves. Called once, after [`hardware_setup`].
+pub(crate) fn set_cpu_caps() {
+    if get().is_some() {
+        Feature::Sev.offer_to_guests();
+    }
+}
+
+/// Undoes [`hardware_setup`].
+///
+/// # Safety
+///
+/// All VMs must be gone, and nobody may use the module any more.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn hardware_unsetup() {
+    // SAFETY: By the contract of this function.
+    let Some(platform) = (unsafe { PLATFORM.take() }) else {
+        return;
+    };
+    // What is not flushed now would be refused to whoever uses SEV next. A failure is logged.
+    let _ = platform.asids.recycle();
+    Resource::Sev.set_capacity(0);
+    drop(platform);
+    psp::platform_shutdown();
+}
+
+/// A device attribute of the group `KVM_X86_GRP_SEV`. ENXIO for others.
+pub(crate) fn device_attribute(group: u32, attribute: u64) -> Result<u64> {
+    if group != b::KVM_X86_GRP_SEV {
+        return Err(ENXIO);
+    }
+    match u32::try_from(attribute).map_err(|_| ENXIO)? {
+        // No VMSA features, SNP policies or certificates: neither SEV-ES nor SNP is served.
+        b::KVM_X86_SEV_VMSA_FEATURES
+        | b::KVM_X86_SNP_POLICY_BITS
+        | b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(0),
+        b::KVM_X86_SEV_IMPL => Ok(b::KVM_SEV_IMPL_ID),
+        b::KVM_X86_SEV_IMPL_VERSION => Ok(u64::from(b::KVM_SEV_IMPL_VERSION)),
+        b::KVM_X86_SEV_IMPL_FEATURES => Ok(u64::from(b::KVM_SEV_IMPL_F_DEVICE_FILE)),
+        _ => Err(ENXIO),
+    }
+}

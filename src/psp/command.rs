@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The firmware's commands: one type each, which ties the number to the layout of the buffer.
+//!
+//! Source: include/linux/psp-sev.h, `enum sev_cmd` and `struct sev_data_*`.
+
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+
+use crate::asid::Asid;
+use crate::ffi::bindings;
+use crate::hw::addr::PspAddr;
+
+/// A guest context of the legacy firmware; 0 is never a valid one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Handle(pub(super) u32);
+
+impl Handle {
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// A command with its buffer.
+///
+/// # Safety
+///
+/// `as_buffer` must return a pointer to an initialised buffer of the length and layout that the PSP
+/// driver associates with `ID` (its `sev_cmd_buffer_len()`), or null for a command without one.
+pub(crate) unsafe trait Command {
+    /// The number that is written to the mailbox.
+    const ID: u32;
+    /// The name in the SEV specifications.
+    const NAME: &'static str;
+
+    fn as_buffer(&mut self) -> *mut c_void;
+}
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident = $id:ident, $spec_name:literal, $data:ident;)*) => {$(
+        $(#[$doc])*
+        #[repr(transparent)]
+        pub(crate) struct $name(bindings::$data);
+
+        // SAFETY: The buffer is the structure that <linux/psp-sev.h> declares for this command.
+        unsafe impl Command for $name {
+            const ID: u32 = bindings::$id;
+            const NAME: &'static str = $spec_name;
+
+            fn as_buffer(&mut self) -> *mut c_void {
+                (&raw mut self.0).cast()
+            }
+        }
+    )*};
+}
+
+commands! {
+    /// Binds a guest to an ASID and installs its key.
+    Activate = sev_cmd_SEV_CMD_ACTIVATE, "ACTIVATE", sev_data_activate;
+    /// Removes a guest's key from its ASID.
+    Deactivate = sev_cmd_SEV_CMD_DEACTIVATE, "DEACTIVATE", sev_data_deactivate;
+    /// Forgets a guest context.
+    Decommission = sev_cmd_SEV_CMD_DECOMMISSION, "DECOMMISSION", sev_data_decommission;
+    /// Policy and state of a guest.
+    GuestStatus = sev_cmd_SEV_CMD_GUEST_STATUS, "GUEST_STATUS", sev_data_guest_status;
+    /// Creates a guest context.
+    LaunchStart = sev_cmd_SEV_CMD_LAUNCH_START, "LAUNCH_START", sev_data_launch_start;
+    /// Encrypts memory in place and adds it to the measurement.
+    LaunchUpdateData = sev_cmd_SEV_CMD_LAUNCH_UPDATE_DATA, "LAUNCH_UPDATE_DATA",
+        sev_data_launch_update_data;
+    /// Authenticated digest of what was loaded.
+    LaunchMeasure = sev_cmd_SEV_CMD_LAUNCH_MEASURE, "LAUNCH_MEASURE", sev_data_launch_measure;
+    /// Decrypts the guest owner's secret into guest memory.
+    LaunchSecret = sev_cmd_SEV_CMD_LAUNCH_UPDATE_SECRET, "LAUNCH_UPDATE_SECRET",
+        sev_data_launch_secret;
+    /// The guest may run.
+    LaunchFinish = sev_cmd_SEV_CMD_LAUNCH_FINISH, "LAUNCH_FINISH", sev_data_launch_finish;
+    /// Guest memory to plaintext.
+    DbgDecrypt = sev_cmd_SEV_CMD_DBG_DECRYPT, "DBG_DECRYPT", sev_data_dbg;
+    /// Plaintext to guest memory.
+    DbgEncrypt = sev_cmd_SEV_CMD_DBG_ENCRYPT, "DBG_ENCRYPT", sev_data_dbg;
+    /// State of the SNP firmware, written to a page that the firmware owns.
+    SnpPlatformStatus = sev_cmd_SEV_CMD_SNP_PLATFORM_STATUS, "SNP_PLATFORM_STATUS",
+        sev_data_snp_addr;
+}
+
+macro_rules! commands_without_buffer {
+    ($($(#[$doc:meta])* $name:ident = $id:ident, $spec_name:literal;)*) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        // SAFETY: The command has no buffer.
+        unsafe impl Command for $name {
+            const ID: u32 = bindings::$id;
+            const NAME: &'static str = $spec_name;
+
+            fn as_buffer(&mut self) -> *mut c_void {
+                core::ptr::null_mut()
+            }
+        }
+    )*};
+}
+
+commands_without_buffer! {
+    /// Makes deactivated ASIDs usable again, after WBINVD on all CPUs.
+    DfFlush = sev_cmd_SEV_CMD_DF_FLUSH, "DF_FLUSH";
+    /// The same once the SNP firmware is initialised.
+    SnpDfFlush = sev_cmd_SEV_CMD_SNP_DF_FLUSH, "SNP_DF_FLUSH";
+}
+
+impl Activate {
+    pub(crate) fn new(handle: Handle, asid: Asid) -> Self {
+        Self(bindings::sev_data_activate {
+            handle: handle.0,
+            asid: asid.get(),
+        })
+    }
+}
+
+impl Deactivate {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_deactivate { handle: handle.0 })
+    }
+}
+
+impl Decommission {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_decommission { handle: handle.0 })
+    }
+}
+
+impl GuestStatus {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_guest_status {
+            handle: handle.0,
+            ..Default::default()
+        })
+    }
+
+    pub(crate) fn handle(&self) -> u32 {
+        self.0.handle
+    }
+
+    pub(crate) fn policy(&self) -> u32 {
+        self.0.policy
+    }
+
+    pub(crate) fn state(&self) -> u32 {
+        u32::from(self.0.state)
+    }
+}
+
+/// A buffer of the host's that the firmware reads or writes: address and length in bytes.
+///
+/// The default, address 0 and length 0, means that there is none.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Buffer {
+    pub(crate) spa: u64,
+    pub(crate) len: u32,
+}
+
+impl LaunchStart {
+    /// `key_share`: the handle of a guest to share the key with, or 0 for a new key.
+    pub(crate) fn new(key_share: u32, policy: u32, dh_cert: Buffer, session: Buffer) -> Self {
+        Self(bindings::sev_data_launch_start {
+            handle: key_share,
+            policy,
+            dh_cert_address: dh_cert.spa,
+            dh_cert_len: dh_cert.len,
+            session_address: session.spa,
+            session_len: session.len,
+            ..Default::default()
+        })
+    }
+
+    /// The guest that the firmware created, once the command succeeded.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(self.0.handle)
+    }
+}
+
+impl LaunchUpdateData {
+    pub(crate) fn new(handle: Handle, address: PspAddr, len: u32) -> Self {
+        Self(bindings::sev_data_launch_update_data {
+            handle: handle.0,
+            address: address.get(),
+            len,
+            ..Default::default()
+        })
+    }
+}
+
+impl LaunchMeasure {
+    pub(crate) fn new(handle: Handle, out: Buffer) -> Self {
+        Self(bindings::sev_data_launch_measure {
+            handle: handle.0,
+            address: out.spa,
+            len: out.len,
+            ..Default::default()
+        })
+    }
+
+    /// The length that the firmware wrote or needs.
+    pub(crate) fn len(&self) -> u32 {
+        self.0.len
+    }
+}
+
+impl LaunchSecret {
+    pub(crate) fn new(
+        handle: Handle,
+        header: Buffer,
+        guest: (PspAddr, u32),
+        transport: Buffer,
+    ) -> Self {
+        Self(bindings::sev_data_launch_secret {
+            handle: handle.0,
+            hdr_address: header.spa,
+            hdr_len: header.len,
+            guest_address: guest.0.get(),
+            guest_len: guest.1,
+            trans_address: transport.spa,
+            trans_len: transport.len,
+            ..Default::default()
+        })
+    }
+}
+
+impl LaunchFinish {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_launch_finish { handle: handle.0 })
+    }
+}
+
+/// Buffer of both debug commands; `len` and the addresses are multiples of 16.
+fn dbg(handle: Handle, src: PspAddr, dst: PspAddr, len: u32) -> bindings::sev_data_dbg {
+    bindings::sev_data_dbg {
+        handle: handle.0,
+        src_addr: src.get(),
+        dst_addr: dst.get(),
+        len,
+        ..Default::default()
+    }
+}
+
+impl DbgDecrypt {
+    pub(crate) fn new(handle: Handle, src: PspAddr, dst: PspAddr, len: u32) -> Self {
+        Self(dbg(handle, src, dst, len))
+    }
+}
+
+impl DbgEncrypt {
+    pub(crate) fn new(handle: Handle, src: PspAddr, dst: PspAddr, len: u32) -> Self {
+        Self(dbg(handle, src, dst, len))
+    }
+}
+
+impl SnpPlatformStatus {
+    pub(crate) fn new(out: Buffer) -> Self {
+        Self(bindings::sev_data_snp_addr { address: out.spa })
+    }
+}

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel packages of Debian: which versions there are, and fetching them unpacked."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import progress
+from .progress import StepError
+
+
+@dataclass(frozen=True)
+class KernelPackages:
+    """One patch level of a series, all packages of the same source version."""
+
+    series: str  # 7.2
+    release: str  # uname -r: 7.2.12+deb13-amd64
+    version: str  # Debian version: 7.2.12-1~bpo13+1
+    binary: str  # package of vmlinuz; not every series has a signed one
+
+    @property
+    def source(self) -> str:
+        return f"linux-source-{self.series}"
+
+    @property
+    def headers(self) -> str:
+        return f"linux-headers-{self.release}"
+
+    @property
+    def modules(self) -> str:
+        return f"linux-modules-{self.release}"
+
+    @property
+    def base(self) -> str:
+        """The lists of built-in modules that depmod wants."""
+        return f"linux-base-{self.release}"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.source, self.headers, self.modules, self.base, self.binary)
+
+    @property
+    def localversion(self) -> str:
+        """What Debian appends to the kernel's own version: +deb13-amd64."""
+        return self.release[re.match(r"[\d.]+", self.release).end() :]
+
+
+def available(pattern: str) -> dict[tuple[str, str], None]:
+    """(package, version) pairs known to apt whose name matches `pattern`."""
+    names = subprocess.run(
+        ["apt-cache", "pkgnames", "linux-"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    names = [name for name in names if re.fullmatch(pattern, name)]
+    if not names:
+        return {}
+    table = subprocess.run(
+        ["apt-cache", "madison", *names], check=True, capture_output=True, text=True
+    ).stdout
+    rows = (line.split("|") for line in table.splitlines())
+    return {(name.strip(), version.strip()): None for name, version, *_ in rows}
+
+
+def choose(series: str, packages: dict[tuple[str, str], None]) -> KernelPackages:
+    """The newest patch level of `series` of which every package exists."""
+    found = []
+    headers = re.compile(rf"linux-headers-({re.escape(series)}\.(\d+)\+deb\d+-amd64)")
+    for name, version in packages:
+        match = headers.fullmatch(name)
+        if not match:
+            continue
+        release = match[1]
+        for binary in (f"linux-binary-{release}", f"linux-binary-unsigned-{release}"):
+            kernel = KernelPackages(series, release, version, binary)
+            if all((package, version) in packages for package in kernel.all):
+                found.append((int(match[2]), kernel))
+                break
+    if not found:
+        raise StepError(
+            f"no complete set of Linux {series} packages (source, headers, modules, image) "
+            "in trixie-backports; is the mirror current?"
+        )
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def newest(topic: str, series: str, log: Path) -> KernelPackages:
+    """Asks the mirror; patch levels come and go there."""
+    progress.run(topic, "updating package lists", ["apt-get", "update"], log)
+    return choose(series, available(r"linux-(source|headers|modules|base|binary)-.*"))
+
+
+def fetch(topic: str, package: str, version: str, into: Path, log: Path) -> None:
+    """Downloads a package and unpacks it below `into`, without installing it."""
+    into.mkdir(parents=True, exist_ok=True)
+    command = ["apt-get", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
+    progress.run(
+        topic, f"downloading {package}", [*command, "download", f"{package}={version}"], log, cwd=into
+    )
+    (deb,) = into.glob(f"{package}_*.deb")
+    progress.run(topic, f"unpacking {package}", ["dpkg-deb", "-x", deb, into], log)
+    deb.unlink()

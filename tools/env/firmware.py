@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The PSP firmware library. SEV_FIRMWARE names one to use instead; `builtin`: QEMU's stub."""
+
+import os
+from pathlib import Path
+
+from . import rust
+
+PACKAGE = "sevfw"
+
+
+def ensure() -> Path | None:
+    if override := os.environ.get("SEV_FIRMWARE"):
+        return None if override == "builtin" else Path(override)
+    return rust.ensure(PACKAGE, "libsevfw.so", static=False)

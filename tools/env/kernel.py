@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernel trees, one for each patch level and version of the scripts that make it.
+
+/cache/kernel/SERIES names the tree that was made last:
+    src/      source (KSRC), without bulk that neither modules nor selftests need
+    build/    build tree (KOUT), modules_prepare done: the modules built against it load
+              on the stock image
+    image/    vmlinuz and lib/modules/RELEASE, from the stock packages
+    version   RELEASE, e.g. 7.2.12+deb13-amd64
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from . import cache, debian, kernel_tree, progress
+from .progress import StepError
+
+KERNELS = cache.CACHE / "kernel"
+SERIES = ("7.2", "7.3")
+KEEP = 2  # trees of each series: other checkouts use this cache as well
+
+
+def script_key() -> str:
+    """Of what decides how a tree looks."""
+    return cache.key_of(*(Path(m.__file__).read_bytes() for m in (kernel_tree, debian)))
+
+
+def release_number(entry: Path) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.match(r"[\d.]+", entry.name)[0].split("."))
+
+
+def find(series: str) -> Path | None:
+    """The newest patch level that this version of the scripts has made."""
+    entries = filter(cache.is_complete, KERNELS.glob(f"{series}.*-{script_key()}"))
+    return max(entries, key=release_number, default=None)
+
+
+def ensure(series: str, update: bool = False) -> Path:
+    """Returns the tree of `series`, made now if there is none.
+
+    `update` asks the mirror for a newer patch level first.
+    """
+    if series not in SERIES:
+        raise StepError(f"kernel {series} is not available yet; there is: {', '.join(SERIES)}")
+    entry = find(series)
+    if entry and not update:
+        return entry
+    topic = f"kernel {series}"
+    log = cache.LOGS / f"kernel-{series}.log"
+    packages = debian.newest(topic, series, log)
+    entry = KERNELS / f"{packages.release}-{script_key()}"
+    cache.ensure(entry, lambda new: kernel_tree.make(topic, packages, new, log))
+    cache.point(KERNELS / series, entry)
+    cache.keep_newest(KERNELS, f"{series}.*", KEEP)
+    progress.say(topic, f"{packages.release} is ready")
+    return entry
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tools/env/kernel", description="Prepare a kernel tree.")
+    parser.add_argument("series", choices=SERIES)
+    parser.add_argument("--update", action="store_true", help="look for a newer patch level")
+    arguments = parser.parse_args()
+    try:
+        print(ensure(arguments.series, arguments.update))
+    except StepError as error:
+        print(f"kernel: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's own KVM selftests, linked statically, all of a tree at once."""
+
+import shutil
+from pathlib import Path
+
+from . import cache, kernel, kernel_tree, progress
+from .progress import StepError
+
+
+def ensure(series: str, name: str) -> Path:
+    """Path of the test `name`, for instance x86/sev_smoke_test."""
+    tests = ensure_all(series)
+    test = tests / name
+    if not test.is_file():
+        groups = sorted(str(p.relative_to(tests)) for p in tests.rglob("*") if p.is_file())
+        raise StepError(f"no selftest {name} in this kernel; there are: {' '.join(groups)}")
+    return test
+
+
+def ensure_all(series: str) -> Path:
+    """The directory of the tests of a series."""
+    tree = kernel.ensure(series)
+    entry = cache.CACHE / "kselftest" / f"{tree.name}-{cache.key_of(Path(__file__))}"
+    cache.ensure(entry, lambda new: build(series, tree, new))
+    cache.drop_siblings(entry, f"{series}.*")
+    return entry / "tests"
+
+
+def build(series: str, tree: Path, new: Path) -> None:
+    topic = f"selftests {series}"
+    log = cache.LOGS / f"kselftest-{series}.log"
+    source, output = tree / "src", tree / "build"
+    headers = kernel_tree.make_command(source, output, "headers")
+    progress.run(topic, "installing kernel headers", headers, log)
+    objects = new / "objects"
+    objects.mkdir()
+    command = [
+        *("make", "-C", source / "tools/testing/selftests/kvm", kernel_tree.jobs(), "ARCH=x86"),
+        f"OUTPUT={objects}",
+        f"KHDR_INCLUDES=-isystem {output}/usr/include",
+        "LDFLAGS=-static -pthread",
+    ]
+    progress.run(topic, "building", command, log)
+    for path in objects.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o100 and path.suffix == "":
+            target = new / "tests" / path.relative_to(objects)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    shutil.rmtree(objects)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs a command in a virtual machine that is a SEV host."""

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The emulated machine as QEMU arguments."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# x-sev-host
+PLATFORMS = {"none": 0, "sev": 1, "es": 2, "snp": 3}
+
+# Virtio-serial ports, see guest/init; `psp` relays to the firmware's control channel.
+PORTS = ("control", "out", "err", "files", "psp")
+
+CPU = (
+    "EPYC-Milan,-hypervisor,+svm,+npt,+nrip-save,+lbrv,+flushbyasid,+decodeassists,phys-bits=48"
+)
+
+# A machine that goes on after an Oops or a lockup tells nothing new: panic, and end.
+COMMAND_LINE = (
+    "console=ttyS0 ignore_loglevel panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1"
+)
+BIOS_DIRECTORIES = ("/usr/share/seabios", "/usr/share/qemu")
+
+
+@dataclass(frozen=True)
+class Machine:
+    qemu: Path
+    firmware: Path | None  # None: the stub that the prototype has built in
+    kernel: Path  # vmlinuz
+    initramfs: Path
+    platform: str = "sev"
+    smp: int = 2
+    memory: str = "2G"
+    icount: bool = False
+    firmware_config: str = ""
+    append: str = ""
+
+    def arguments(self, fds: dict[str, int]) -> list[str]:
+        """The command line; `fds` are the far ends of PORTS, `console` and `qmp`."""
+        arguments = [str(self.qemu), "-nodefaults", "-no-reboot", "-display", "none"]
+        for directory in BIOS_DIRECTORIES:
+            arguments += ["-L", directory]
+        arguments += ["-machine", "q35,kernel-irqchip=off"]
+        if self.icount:
+            arguments += ["-accel", "tcg,thread=single", "-icount", "shift=auto,sleep=off"]
+        else:
+            arguments += ["-accel", "tcg,thread=multi"]
+        arguments += ["-cpu", f"{CPU},x-sev-host={PLATFORMS[self.platform]}"]
+        arguments += ["-smp", str(self.smp), "-m", self.memory]
+        arguments += ["-kernel", str(self.kernel), "-initrd", str(self.initramfs)]
+        arguments += ["-append", f"{COMMAND_LINE} {self.append}".strip()]
+        arguments += ["-device", "amd-iommu,x-snp=on" if self.platform == "snp" else "amd-iommu"]
+        if self.platform != "none":
+            arguments += ["-device", self.psp()]
+        arguments += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
+        for name in PORTS:
+            arguments += ["-chardev", f"socket,id={name},fd={fds[name]}"]
+            arguments += ["-device", f"virtserialport,chardev={name},name={name}"]
+        arguments += ["-chardev", f"socket,id=console,fd={fds['console']}"]
+        arguments += ["-serial", "chardev:console"]
+        arguments += ["-chardev", f"socket,id=qmp,fd={fds['qmp']}"]
+        arguments += ["-mon", "chardev=qmp,mode=control"]
+        return arguments
+
+    def psp(self) -> str:
+        device = "amd-psp,id=psp"
+        if self.firmware:
+            device += f",firmware={self.firmware}"
+        if self.firmware_config:
+            # A comma separates properties unless it is doubled.
+            device += ",config=" + self.firmware_config.replace(",", ",,")
+        return device

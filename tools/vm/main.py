@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Command line of the runner."""
+
+import argparse
+import io
+import re
+import signal
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from env import firmware, kernel, kselftest, module, qemu
+from env.progress import StepError
+
+from . import initramfs, klog, session
+from .machine import PLATFORMS, Machine
+
+DESCRIPTION = """\
+Boot an unmodified Debian kernel on an emulated AMD SEV host, run COMMAND there, and
+return its exit status. Other statuses:
+  124  time-out
+  125  the host kernel complained (WARN, BUG, Oops, stall, hung task, ...), something
+       leaked, or the VM ended by itself; the kernel log is shown
+  2    the run could not be set up
+In the VM: files of --put in /, /dev/kvm, /dev/sev, the modules
+/lib/modules/kvm-amd-{stock,rust}.ko, and /dev/virtio-ports/psp, where a line with a
+request to the firmware (counters, fault ..., machine-counters) gets a line in reply."""
+
+TIMED_OUT = 124
+VM_FAILED = 125
+NOT_SET_UP = 2
+
+# EPYC models have features that TCG lacks; Linux does without them.
+QEMU_NOISE = re.compile(r".*warning: TCG doesn't support requested feature: .*\n?")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/vm/run",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--module", choices=("rust", "stock"), default="rust", help="which kvm-amd (rust)")
+    add("--platform", choices=tuple(PLATFORMS), default="sev", help="what the CPU offers (sev)")
+    add("--kernel", default="7.2", metavar="SERIES", help="7.2, 7.3 or debug (7.2)")
+    add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
+    add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
+    add("--mem", default="2G", metavar="SIZE", help="memory (2G)")
+    add("--icount", action="store_true", help="count instructions: slow, but repeatable")
+    add("--put", type=Path, action="append", default=[], metavar="FILE", help="copy to the VM's /")
+    add("--get", action="append", default=[], metavar="PATH", help="copy from the VM afterwards")
+    add("--out", type=Path, default=Path(), metavar="DIR", help="where --get puts files (.)")
+    add("--timeout", type=float, default=120, metavar="S", help="seconds for everything (120)")
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help="kvm_amd parameter")
+    add("--append", default="", metavar="ARGS", help="kernel arguments")
+    add("--firmware-config", default="", metavar="STR", help="key=value,... of the PSP firmware")
+    add("--log", type=Path, metavar="FILE", help="write the kernel log there")
+    add("command", nargs="*", metavar="COMMAND", help="with --kselftest: the test's arguments")
+    arguments = parser.parse_args(argv)
+    if not arguments.command and not arguments.kselftest:
+        parser.error("COMMAND is missing")
+    names = [path.rstrip("/").rpartition("/")[2] for path in arguments.get]
+    if len(set(names)) != len(names):
+        parser.error("two files of --get have the same name")
+    return arguments
+
+
+def say(text: str) -> None:
+    print(f"vm: {text}", file=sys.stderr, flush=True)
+
+
+def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
+    """Builds what the run needs, unless it is there, and writes the initramfs."""
+    tree = kernel.ensure(arguments.kernel)
+    command = arguments.command
+    if arguments.kselftest:
+        test = kselftest.ensure(arguments.kernel, arguments.kselftest)
+        arguments.put.append(test)
+        command = [f"/{test.name}", *command]
+    rust = arguments.module == "rust"
+    contents = initramfs.Contents(
+        command=command,
+        module=arguments.module,
+        rust_module=module.ensure(arguments.kernel) if rust else None,
+        params=arguments.param,
+        put=arguments.put,
+        get=arguments.get,
+    )
+    initramfs.write(tree, contents, work / "initramfs")
+    return Machine(
+        qemu=qemu.ensure(),
+        firmware=firmware.ensure(),
+        kernel=tree / "image/vmlinuz",
+        initramfs=work / "initramfs",
+        platform=arguments.platform,
+        smp=arguments.smp,
+        memory=arguments.mem,
+        icount=arguments.icount,
+        firmware_config=arguments.firmware_config,
+        append=arguments.append,
+    )
+
+
+def unpack(files: bytes, into: Path) -> None:
+    into.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(files)) as tar:
+        tar.extractall(into, filter="data")
+
+
+def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
+    """Says what went wrong, with the kernel log, and chooses the exit status."""
+    if arguments.log:
+        arguments.log.write_text(result.log)
+    complaints = klog.complaints(result.log)
+    problems = result.problems + [f"kernel: {line}" for line in complaints]
+    if result.timed_out:
+        problems.insert(0, f"timed out after {arguments.timeout:g} s")
+    if problems or result.status != 0:
+        say("end of the kernel log:" if not complaints else "kernel log:")
+        print(klog.excerpt(result.log), file=sys.stderr)
+        if errors := QEMU_NOISE.sub("", result.qemu_errors).strip():
+            say(f"QEMU said:\n{errors}")
+    for problem in problems:
+        say(problem)
+    if result.timed_out:
+        return TIMED_OUT
+    if problems:
+        return VM_FAILED
+    return result.status
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse(argv)
+    # So that a killed run cleans up like one that ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with tempfile.TemporaryDirectory(prefix="vm-") as work:
+            machine = prepare(arguments, Path(work))
+            result = session.run(machine, arguments.timeout)
+        if arguments.get and result.files:
+            unpack(result.files, arguments.out)
+        return conclude(result, arguments)
+    except StepError as error:
+        say(str(error))
+        return NOT_SET_UP
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sessions with a program in QEMU's place that plays init and the machine protocol."""
+
+import asyncio
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from vm import figures, session
+
+PRELUDE = """
+import json, os, socket, sys, threading, time
+fds = json.loads(sys.argv[1])
+port = {name: socket.socket(fileno=fd) for name, fd in fds.items()}
+qmp = port["qmp"].makefile("rw")
+counters = '{"contexts": 0, "asids_bound": 0}'
+def machine():
+    print('{"QMP": {}}', file=qmp, flush=True)
+    for line in qmp:
+        request = json.loads(line)
+        value = counters if request["execute"] == "qom-get" else {}
+        print(json.dumps({"return": value}), file=qmp, flush=True)
+        if request["execute"] == "quit":
+            os._exit(0)
+threading.Thread(target=machine, daemon=True).start()
+control = port["control"].makefile("rw")
+def say(*lines):
+    print(*lines, sep="\\n", file=control, flush=True)
+def hear():
+    return control.readline().strip()
+def forever():
+    time.sleep(3600)
+"""
+
+WELL = """
+say("refcnt 0", "end"); assert hear() == "go"
+port["out"].sendall(b"output\\n"); port["err"].sendall(b"errors\\n")
+say("exit 7", "refcnt 0", "end"); assert hear() == "finish"
+say("unload 0", "done"); forever()
+"""
+
+
+class FakeMachine:
+    platform = "sev"
+    firmware = Path("libsevfw.so")
+
+    def __init__(self, script: str) -> None:
+        self._script = PRELUDE + script
+
+    def arguments(self, fds):
+        return [sys.executable, "-c", self._script, json.dumps(fds)]
+
+
+def run(script: str, timeout: float = 20):
+    out, err = io.BytesIO(), io.BytesIO()
+    result = asyncio.run(session.Session(FakeMachine(script), out, err).run(timeout))
+    return result, out.getvalue(), err.getvalue()
+
+
+class Runs(unittest.TestCase):
+    def test_status_and_output_of_the_command(self):
+        result, out, err = run(WELL)
+        self.assertEqual((result.status, result.problems, result.timed_out), (7, [], False))
+        self.assertEqual((out, err), (b"output\n", b"errors\n"))
+
+    def test_console_and_files_are_kept(self):
+        script = WELL.replace('"unload 0"', '"got 0", "unload 0"').replace(
+            'say("got', 'port["files"].sendall(b"tar"); port["console"].sendall(b"log\\r\\n"); say("got'
+        )
+        result, _, _ = run(script)
+        self.assertEqual((result.files, result.log), (b"tar", "log\n"))
+
+    def test_figures_are_polled_until_they_are_back(self):
+        script = WELL.replace(
+            'say("exit 7", ',
+            'say("exit 7", "refcnt 9", "end"); assert hear() == "again"\nsay(',
+        )
+        result, _, _ = run(script)
+        self.assertEqual((result.status, result.problems), (7, []))
+
+    def test_a_leak_is_a_problem(self):
+        script = """
+say("refcnt 0", "end"); hear(); say("exit 0")
+say("refcnt 9", "end")
+while hear() == "again": say("refcnt 9", "end")
+say("done"); forever()
+"""
+        with mock.patch.object(figures, "PATIENCE", 0.1):
+            result, _, _ = run(script)
+        self.assertEqual(result.problems, ["leak: kvm_amd_refcnt: 0 before, 9 after"])
+
+    def test_a_context_left_in_the_firmware_is_a_problem(self):
+        script = """
+say("end"); hear(); counters = '{"contexts": 1, "asids_bound": 0}'; say("exit 0", "end")
+while hear() == "again": say("end")
+say("done"); forever()
+"""
+        with mock.patch.object(figures, "PATIENCE", 0.1):
+            result, _, _ = run(script)
+        self.assertEqual(result.problems, ["leak: psp_contexts: 0 before, 1 after"])
+
+    def test_a_module_that_stays_is_a_problem(self):
+        result, _, _ = run(WELL.replace("unload 0", "unload 1"))
+        self.assertEqual(result.problems, ["rmmod kvm_amd failed"])
+
+    def test_set_up_failure(self):
+        result, _, _ = run('say("failed modprobe ccp (status 1)"); forever()')
+        self.assertIsNone(result.status)
+        self.assertEqual(result.problems, ["the VM could not be set up: modprobe ccp (status 1)"])
+
+    def test_a_panic_ends_the_machine(self):
+        result, _, _ = run('say("end"); hear(); port["console"].sendall(b"panic"); os._exit(0)')
+        self.assertIsNone(result.status)
+        self.assertEqual(result.log, "panic")
+        self.assertIn("the machine ended by itself", result.problems[0])
+
+    def test_requests_of_the_vm_reach_the_firmware(self):
+        script = """
+say("end"); hear(); psp = port["psp"].makefile("rw")
+print("counters", file=psp, flush=True)
+port["out"].sendall(psp.readline().encode())
+say("exit 0", "end"); hear(); say("done"); forever()
+"""
+        _, out, _ = run(script)
+        self.assertEqual(json.loads(out), {"contexts": 0, "asids_bound": 0})
+
+
+class TimeOut(unittest.TestCase):
+    def test_the_whole_group_is_killed(self):
+        with tempfile.TemporaryDirectory() as name:
+            pids = Path(name) / "pids"
+            script = f"""
+import subprocess
+child = subprocess.Popen(["sleep", "3600"])
+open({str(pids)!r}, "w").write(f"{{os.getpid()}} {{child.pid}}")
+port["console"].sendall(b"so far")
+forever()
+"""
+            start = time.monotonic()
+            result, _, _ = run(script, timeout=2)
+            self.assertTrue(result.timed_out)
+            self.assertEqual(result.log, "so far")
+            self.assertLess(time.monotonic() - start, 10)
+            for pid in pids.read_text().split():
+                self.assertFalse(alive(int(pid)), f"process {pid} is left")
+
+
+def alive(pid: int) -> bool:
+    """A zombie, which its parent has yet to see, counts as dead."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+if __name__ == "__main__":
+    unittest.main()
