@@ -52,9 +52,14 @@ impl Vcpu {
 
     /// Makes the vCPU start the program over with other arguments.
     pub fn enter(&self, index: u64, args: [u64; 4]) -> Result<()> {
+        self.enter_at(guest::CODE, index, args)
+    }
+
+    /// Makes the vCPU start the program at `rip`.
+    pub fn enter_at(&self, rip: u64, index: u64, args: [u64; 4]) -> Result<()> {
         let [rdi, rsi, rdx, rcx] = args;
         self.fd.set_regs(&kvm_regs {
-            rip: guest::CODE,
+            rip,
             rsp: guest::STACK + index * 0x1000,
             rflags: 2,
             rdi,
