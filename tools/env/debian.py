@@ -46,47 +46,54 @@ class KernelPackages:
         return self.release[re.match(r"[\d.]+", self.release).end() :]
 
 
-def available(pattern: str) -> dict[tuple[str, str], None]:
+def available(pattern: str) -> set[tuple[str, str]]:
     """(package, version) pairs known to apt whose name matches `pattern`."""
     names = subprocess.run(
         ["apt-cache", "pkgnames", "linux-"], check=True, capture_output=True, text=True
     ).stdout.split()
     names = [name for name in names if re.fullmatch(pattern, name)]
     if not names:
-        return {}
+        return set()
     table = subprocess.run(
         ["apt-cache", "madison", *names], check=True, capture_output=True, text=True
     ).stdout
     rows = (line.split("|") for line in table.splitlines())
-    return {(name.strip(), version.strip()): None for name, version, *_ in rows}
+    return {(name.strip(), version.strip()) for name, version, *_ in rows}
 
 
-def choose(series: str, packages: dict[tuple[str, str], None]) -> KernelPackages:
-    """The newest patch level of `series` of which every package exists."""
+def series_of(kernel: str) -> str:
+    """7.2, of 7.2 as well as of 7.2.12+deb13-amd64."""
+    match = re.match(r"\d+\.\d+", kernel)
+    return match[0] if match else kernel
+
+
+def choose(kernel: str, packages: set[tuple[str, str]]) -> KernelPackages:
+    """A certain release, or the newest patch level of a series, if every package exists."""
     found = []
+    series = series_of(kernel)
     headers = re.compile(rf"linux-headers-({re.escape(series)}\.(\d+)\+deb\d+-amd64)")
     for name, version in packages:
         match = headers.fullmatch(name)
-        if not match:
+        if not match or kernel not in (series, match[1]):
             continue
         release = match[1]
         for binary in (f"linux-binary-{release}", f"linux-binary-unsigned-{release}"):
-            kernel = KernelPackages(series, release, version, binary)
-            if all((package, version) in packages for package in kernel.all):
-                found.append((int(match[2]), kernel))
+            candidate = KernelPackages(series, release, version, binary)
+            if all((package, version) in packages for package in candidate.all):
+                found.append((int(match[2]), candidate))
                 break
     if not found:
         raise StepError(
-            f"no complete set of Linux {series} packages (source, headers, modules, image) "
+            f"no complete set of Linux {kernel} packages (source, headers, modules, image) "
             "in trixie-backports; is the mirror current?"
         )
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def newest(topic: str, series: str, log: Path) -> KernelPackages:
+def find(topic: str, kernel: str, log: Path) -> KernelPackages:
     """Asks the mirror; patch levels come and go there."""
     progress.run(topic, "updating package lists", ["apt-get", "update"], log)
-    return choose(series, available(r"linux-(source|headers|modules|base|binary)-.*"))
+    return choose(kernel, available(r"linux-(source|headers|modules|base|binary)-.*"))
 
 
 def fetch(topic: str, package: str, version: str, into: Path, log: Path) -> None:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from . import rust
 
-PACKAGE = "sevfw"
-
 
 def ensure() -> Path | None:
     if override := os.environ.get("SEV_FIRMWARE"):
         return None if override == "builtin" else Path(override)
-    return rust.ensure(PACKAGE, "libsevfw.so", static=False)
+    return rust.firmware()

@@ -31,25 +31,28 @@ def release_number(entry: Path) -> tuple[int, ...]:
     return tuple(int(n) for n in re.match(r"[\d.]+", entry.name)[0].split("."))
 
 
-def find(series: str) -> Path | None:
-    """The newest patch level that this version of the scripts has made."""
-    entries = filter(cache.is_complete, KERNELS.glob(f"{series}.*-{script_key()}"))
+def find(kernel: str) -> Path | None:
+    """The tree of a release, or the newest of a series, if this version of the scripts made it."""
+    entries = filter(cache.is_complete, KERNELS.glob(f"{kernel}*-{script_key()}"))
     return max(entries, key=release_number, default=None)
 
 
-def ensure(series: str, update: bool = False) -> Path:
-    """Returns the tree of `series`, made now if there is none.
+def ensure(kernel: str, update: bool = False) -> Path:
+    """Returns the tree of `kernel`, a series or a release, made now if there is none.
 
-    `update` asks the mirror for a newer patch level first.
+    `update` asks the mirror for a newer patch level of a series first.
     """
+    series = debian.series_of(kernel)
     if series not in SERIES:
-        raise StepError(f"kernel {series} is not available yet; there is: {', '.join(SERIES)}")
-    entry = find(series)
+        raise StepError(
+            f"kernel {kernel} is not supported; Debian's kernels {' and '.join(SERIES)} are"
+        )
+    entry = find(kernel)
     if entry and not update:
         return entry
-    topic = f"kernel {series}"
-    log = cache.LOGS / f"kernel-{series}.log"
-    packages = debian.newest(topic, series, log)
+    topic = f"kernel {kernel}"
+    log = cache.LOGS / f"kernel-{kernel}.log"
+    packages = debian.find(topic, kernel, log)
     entry = KERNELS / f"{packages.release}-{script_key()}"
     cache.ensure(entry, lambda new: kernel_tree.make(topic, packages, new, log))
     cache.point(KERNELS / series, entry)
@@ -60,11 +63,11 @@ def ensure(series: str, update: bool = False) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/env/kernel", description="Prepare a kernel tree.")
-    parser.add_argument("series", choices=SERIES)
+    parser.add_argument("kernel", help="a series (7.2) or a release (7.2.12+deb13-amd64)")
     parser.add_argument("--update", action="store_true", help="look for a newer patch level")
     arguments = parser.parse_args()
     try:
-        print(ensure(arguments.series, arguments.update))
+        print(ensure(arguments.kernel, arguments.update))
     except StepError as error:
         print(f"kernel: {error}", file=sys.stderr)
         return 1

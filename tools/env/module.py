@@ -1,34 +1,55 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Our kvm-amd.ko for a kernel tree. SEV_MODULE names a module to use instead."""
 
+import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from . import cache, kernel, kernel_tree, progress
 from .progress import StepError
 
-KEEP = 4
+SOURCES = cache.SRC / "src"
+KEEP = 4  # modules of each release: other checkouts use this cache as well
 
 
-def ensure(series: str) -> Path:
+def ensure(name: str) -> Path:
+    """The module for the kernel `name`, a series or a release."""
     if override := os.environ.get("SEV_MODULE"):
         return Path(override)
-    sources = cache.SRC / "src"
-    if not (sources / "Kbuild").exists():
-        raise StepError("src/Kbuild is missing")
-    tree = kernel.ensure(series)
-    key = cache.key_of(tree.name, sources, cache.SRC / "uapi")
-    entry = cache.CACHE / "module" / f"{series}-{key}"
+    tree = kernel.ensure(name)
+    release = (tree / "version").read_text().strip()
+    key = cache.key_of(tree.name, Path(__file__).read_bytes(), SOURCES, cache.SRC / "uapi")
+    entry = cache.CACHE / "module" / f"{release}-{key}"
 
     def build(new: Path) -> None:
         objects = new / "objects"
-        command = kernel_tree.make_command(tree / "src", tree / "build", f"M={sources}", f"MO={objects}")
-        log = cache.LOGS / f"module-{series}.log"
-        progress.run(f"module {series}", "building", [*command, "modules"], log)
+        options = (f"M={SOURCES}", f"MO={objects}", "modules")
+        command = kernel_tree.make_command(tree / "src", tree / "build", *options)
+        log = cache.LOGS / f"module-{key}.log"
+        progress.run(f"module {release}", "building", command, log)
         shutil.copy(objects / "kvm-amd.ko", new / "kvm-amd.ko")
         shutil.rmtree(objects)
+        log.unlink()
 
     cache.ensure(entry, build)
-    cache.keep_newest(entry.parent, f"{series}-*", KEEP)
+    cache.keep_newest(entry.parent, f"{release}-*", KEEP)
     return entry / "kvm-amd.ko"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tools/env/module", description="Build kvm-amd.ko.")
+    parser.add_argument("kernel", help="a series (7.2) or a release (7.2.12+deb13-amd64)")
+    parser.add_argument("--copy", type=Path, metavar="FILE", help="copy the module there")
+    arguments = parser.parse_args()
+    try:
+        built = ensure(arguments.kernel)
+    except StepError as error:
+        print(f"module: {error}", file=sys.stderr)
+        return 1
+    if arguments.copy:
+        arguments.copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(built, arguments.copy)
+    print(arguments.copy or built)
+    return 0

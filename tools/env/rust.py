@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Packages of the cargo workspace in tools/, each built once for its content."""
+"""The cargo workspace in tools/, each product built once for its content."""
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import cache, progress
@@ -10,47 +11,74 @@ from .progress import StepError
 
 WORKSPACE = cache.SRC / "tools"
 TARGET = "x86_64-unknown-linux-gnu"
-KEEP = 4  # entries of each package: other checkouts use this cache as well
+KEEP = 4  # entries of each product: other checkouts use this cache as well
+# Directories that hold nothing of the workspace.
+OTHERS = ("tools/qemu", "tools/env", "tools/vm")
 
 
 def sources() -> list[Path]:
-    """Everything that can change what cargo builds."""
-    ignored = {"qemu", "env", "vm"}
+    """Everything that can change what cargo builds: members may include each other's files."""
+    others = [cache.SRC / other for other in OTHERS]
     return sorted(
         path
-        for path in WORKSPACE.rglob("*")
-        if path.is_file() and path.relative_to(WORKSPACE).parts[0] not in ignored
+        for directory in ("tools", "selftests", "src", "uapi")
+        for path in (cache.SRC / directory).rglob("*")
+        if path.is_file() and not any(path.is_relative_to(other) for other in others)
     )
 
 
-def environment(static: bool = False) -> dict[str, str]:
+def environment(kind: str) -> dict[str, str]:
     """cargo's, with a target directory for this checkout alone.
 
     Every checkout is /src inside the root, and cargo goes by path and time stamp, so
     two of them must not share one.
     """
     checkout = cache.SRC.stat()
-    target = cache.CACHE / "target" / f"{checkout.st_dev:x}-{checkout.st_ino:x}"
-    flags = ["-C", "target-feature=+crt-static"] if static else []
-    return os.environ | {"CARGO_TARGET_DIR": str(target), "RUSTFLAGS": " ".join(flags)}
+    target = cache.CACHE / "target" / f"{checkout.st_dev:x}-{checkout.st_ino:x}" / kind
+    variables = {"CARGO_TARGET_DIR": str(target)}
+    if kind == "static":
+        # The host VM has no libraries.
+        variables |= {"RUSTFLAGS": "-C target-feature=+crt-static", "OPENSSL_STATIC": "1"}
+    return os.environ | variables
 
 
-def ensure(package: str, product: str, static: bool) -> Path:
-    """Path of `product` (a binary or a library) of `package`, in release mode."""
+def products(release: Path, suffix: str) -> list[Path]:
+    """What cargo has put into its output directory; executables have no suffix."""
+    if not release.exists():
+        return []
+    return [path for path in release.iterdir() if path.is_file() and path.suffix == suffix]
+
+
+def build(name: str, kind: str, options: Iterable[str], suffix: str) -> Path:
+    """A directory with the executables or libraries, by their suffix, of a cargo build."""
     if not (WORKSPACE / "Cargo.lock").exists():
         raise StepError("tools/Cargo.lock is missing")
-    key = cache.key_of(package, product, str(static), *sources())
-    entry = cache.CACHE / "rust" / f"{package}-{key}"
+    options = ("--release", "--locked", "--target", TARGET, *options)
+    key = cache.key_of(name, *options, Path(__file__).read_bytes(), *sources())
+    entry = cache.CACHE / "rust" / f"{name}-{key}"
 
-    def build(new: Path) -> None:
-        env = environment(static)
-        # With --target, build scripts and macros are not linked statically.
-        options = ["--release", "--locked", "--target", TARGET, "--package", package]
+    def make(new: Path) -> None:
+        env = environment(kind)
         command = ["cargo", "build", "--manifest-path", WORKSPACE / "Cargo.toml", *options]
-        log = cache.LOGS / f"cargo-{package}.log"
-        progress.run(package, "building", command, log, env=env)
-        shutil.copy(Path(env["CARGO_TARGET_DIR"]) / TARGET / "release" / product, new / product)
+        release = Path(env["CARGO_TARGET_DIR"]) / TARGET / "release"
+        # Nothing of an earlier state of the sources is to be taken for a product.
+        for old in products(release, suffix):
+            old.unlink()
+        progress.run(name, "building", command, cache.LOGS / f"cargo-{name}.log", env=env)
+        for path in products(release, suffix):
+            shutil.copy(path, new)
 
-    cache.ensure(entry, build)
-    cache.keep_newest(entry.parent, f"{package}-*", KEEP)
-    return entry / product
+    cache.ensure(entry, make)
+    cache.keep_newest(entry.parent, f"{name}-*", KEEP)
+    return entry
+
+
+def firmware() -> Path:
+    """The PSP firmware, a shared library for QEMU."""
+    return build("firmware", "shared", ("--package", "sevfw", "--lib"), ".so") / "libsevfw.so"
+
+
+def programs() -> Path:
+    """A directory with all programs of the workspace, for the host VM."""
+    # With --target, build scripts and macros are not linked statically.
+    return build("programs", "static", ("--workspace", "--bins"), "")

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# make help
+
+# A kernel tree that Rust modules can be built against: KOUT is its build directory
+# (modules_prepare done), KSRC its source. Without them, Debian's kernel of the release
+# or series KERNEL is set up in the cache.
+KOUT ?=
+KSRC ?= $(if $(KOUT),$(KOUT)/source)
+KERNEL ?= $(shell uname -r)
+
+enter := tools/env/enter
+module := build/kvm-amd.ko
+
+.PHONY: all module load unload run check clean clean-cache help
+all: module
+
+ifneq ($(KOUT),)
+module:
+	@variables=$$(tools/env/toolchain $(KOUT)) && mkdir -p build && \
+	$(MAKE) -C $(KSRC) O=$(abspath $(KOUT)) M=$(CURDIR)/src MO=$(CURDIR)/build/objects $$variables modules
+	@cp build/objects/kvm-amd.ko $(module)
+	@echo "built $(module)"
+else
+module:
+	@$(enter) tools/env/module $(KERNEL) --copy $(module)
+endif
+
+load:
+	@tools/env/swap load $(module)
+
+unload:
+	@tools/env/swap unload
+
+run check:
+	@$(enter) tools/env/drive $@
+
+clean:
+	rm -rf build
+
+clean-cache:
+	@tools/env/clean-cache
+
+help:
+	@echo "make              build kvm-amd.ko for the running Debian kernel, in $(module)"
+	@echo "                  KERNEL=7.2        for that series or release of Debian's kernels"
+	@echo "                  KOUT=DIR [KSRC=DIR]  for a kernel build tree, with this machine's compilers"
+	@echo "make load         exchange the running kernel's kvm_amd for it (as root)"
+	@echo "make unload       go back to the kernel's own"
+	@echo "make run          set everything up and show it at work on an emulated SEV host"
+	@echo "make check        set everything up and run every test"
+	@echo "make clean        remove build/"
+	@echo "make clean-cache  remove build root, kernels, QEMU and other caches"
+	@echo
+	@echo "SEV_CACHE=DIR     where the caches are (default: \$$XDG_CACHE_HOME/kvm-amd-sev)"
+	@echo "DEBIAN_MIRROR=URL where Debian packages come from"

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A small VMM for SEV guests, shared by the selftests and the demonstration.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`host`] | `/dev/kvm` and `/dev/sev`, capabilities, device attributes |
+//! | [`mem`] | mappings and guest memory with a second view of it |
+//! | [`cmd`] | `KVM_MEMORY_ENCRYPT_OP` commands and their answers |
+//! | [`vm`] | one VM: memory slot, commands, the launch sequence |
+//! | [`vcpu`] | a vCPU in 64-bit mode, run until it halts |
+//! | [`guest`] | guest programs and the guest's physical memory map |
+//! | [`bad`] | arguments that commands have to refuse |
+//! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
+//! | [`psp`] | the emulated PSP's control port: counters and faults |
+//! | [`state`] | what must be back at its baseline after every test |
+//! | [`ktap`] | test registration, case lines, KTAP output |
+
+pub mod bad;
+pub mod cmd;
+pub mod guest;
+pub mod host;
+pub mod ktap;
+pub mod mem;
+pub mod psp;
+pub mod state;
+pub mod tenant;
+pub mod vcpu;
+pub mod vm;

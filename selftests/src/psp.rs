@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The emulated PSP's control port: one request line, one reply line.
+//!
+//! The port belongs to the emulated host (Documentation/platform.rst); real hardware has none.
+//! Requests are serialised by the port: only one process may have it open.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+
+use anyhow::{bail, ensure, Context, Result};
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+
+const PORT: &str = "/dev/virtio-ports/psp";
+
+/// What the firmware has done and holds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Counters {
+    /// Commands by name since power-on or the last reset of the counters.
+    pub commands: BTreeMap<String, u64>,
+    /// Failed commands by `NAME/STATUS`.
+    pub failures: BTreeMap<String, u64>,
+    /// Guest contexts in use.
+    pub contexts: u64,
+    /// Guest contexts that firmware has room for.
+    pub contexts_max: u64,
+    /// ASIDs bound to a guest.
+    pub asids_bound: u64,
+    /// ASIDs that were unbound and not yet flushed.
+    pub dirty_asids: u64,
+}
+
+impl Counters {
+    /// How often command `name` was issued.
+    pub fn count(&self, name: &str) -> u64 {
+        self.commands.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// Figures of the machine itself, as far as the tests use them.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MachineCounters {
+    /// WBINVD and WBNOINVD instructions executed, all CPUs.
+    pub wbinvd: u64,
+    /// Pages that changed between plain and encrypted, or between two keys.
+    pub page_transitions: u64,
+}
+
+/// One entry of the command log.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Command by name.
+    pub cmd: String,
+    /// Status by name.
+    pub status: String,
+}
+
+/// The open port.
+pub struct Psp {
+    port: BufReader<File>,
+}
+
+impl Psp {
+    /// Opens the port.
+    pub fn open() -> Result<Self> {
+        let port = OpenOptions::new().read(true).write(true).open(PORT).with_context(|| {
+            format!("open {PORT}: is this the emulated host, and virtio_console loaded?")
+        })?;
+        Ok(Self { port: BufReader::new(port) })
+    }
+
+    /// Sends one request and returns the reply's text.
+    pub fn request(&mut self, request: &str) -> Result<String> {
+        self.port.get_mut().write_all(format!("{request}\n").as_bytes())?;
+        let mut reply = String::new();
+        ensure!(self.port.read_line(&mut reply)? > 0, "{PORT} closed after {request:?}");
+        if let Some(reason) = reply.strip_prefix("error:") {
+            bail!("PSP request {request:?}: {}", reason.trim());
+        }
+        Ok(reply.trim_end().to_owned())
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, request: &str) -> Result<T> {
+        let reply = self.request(request)?;
+        serde_json::from_str(&reply).with_context(|| format!("{request}: {reply}"))
+    }
+
+    /// Firmware counters.
+    pub fn counters(&mut self) -> Result<Counters> {
+        self.json("counters")
+    }
+
+    /// Machine counters.
+    pub fn machine(&mut self) -> Result<MachineCounters> {
+        self.json("machine-counters")
+    }
+
+    /// The `n`-th `cmd` from now fails with `status`, once.
+    pub fn fail(&mut self, cmd: &str, n: u32, status: u32) -> Result<()> {
+        self.request(&format!("fault cmd={cmd} n={n} status={status:#x}")).map(drop)
+    }
+
+    /// Forgets faults that have not happened.
+    pub fn clear_faults(&mut self) -> Result<()> {
+        self.request("clear-faults").map(drop)
+    }
+
+    /// Records every command that `action` causes.
+    pub fn logged<T>(&mut self, action: impl FnOnce() -> Result<T>) -> Result<(T, Vec<LogEntry>)> {
+        self.request("log-start")?;
+        let value = action()?;
+        Ok((value, self.json("log")?))
+    }
+}

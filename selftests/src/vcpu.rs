@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A vCPU that starts a guest program in 64-bit mode.
+
+use anyhow::{bail, Result};
+use kvm_bindings::{kvm_regs, kvm_segment, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use crate::guest;
+use crate::host::Host;
+
+const CR0_PE_MP_ET_NE_PG: u64 = 0x8000_0033;
+const CR4_PAE_OSFXSR: u64 = 0x220;
+const EFER_LME_LMA: u64 = 0x500;
+
+/// Why a program stopped, as far as the programs of [`guest`] can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// `hlt`.
+    Halt,
+    /// Port output: port, bytes.
+    Out(u16, Vec<u8>),
+    /// Store outside memory: guest physical address, bytes.
+    MmioWrite(u64, Vec<u8>),
+    /// Triple fault.
+    Shutdown,
+    /// Anything else.
+    Other(String),
+}
+
+/// One vCPU.
+pub struct Vcpu {
+    fd: VcpuFd,
+}
+
+impl Vcpu {
+    /// Puts a new vCPU into 64-bit mode at [`guest::CODE`] with `args` in RDI, RSI, RDX, RCX.
+    pub fn start(host: &Host, fd: VcpuFd, index: u64, c_mask: u64, args: [u64; 4]) -> Result<Self> {
+        fd.set_cpuid2(&host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
+        let mut sregs = fd.get_sregs()?;
+        sregs.cr0 = CR0_PE_MP_ET_NE_PG;
+        sregs.cr3 = guest::TABLES | c_mask;
+        sregs.cr4 = CR4_PAE_OSFXSR;
+        sregs.efer = EFER_LME_LMA;
+        sregs.cs = segment(8, 11, true);
+        let data = segment(16, 3, false);
+        (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
+        fd.set_sregs(&sregs)?;
+        let vcpu = Self { fd };
+        vcpu.enter(index, args)?;
+        Ok(vcpu)
+    }
+
+    /// Makes the vCPU start the program over with other arguments.
+    pub fn enter(&self, index: u64, args: [u64; 4]) -> Result<()> {
+        self.enter_at(guest::CODE, index, args)
+    }
+
+    /// Makes the vCPU start the program at `rip`.
+    pub fn enter_at(&self, rip: u64, index: u64, args: [u64; 4]) -> Result<()> {
+        let [rdi, rsi, rdx, rcx] = args;
+        self.fd.set_regs(&kvm_regs {
+            rip,
+            rsp: guest::STACK + index * 0x1000,
+            rflags: 2,
+            rdi,
+            rsi,
+            rdx,
+            rcx,
+            ..Default::default()
+        })?;
+        Ok(())
+    }
+
+    /// Runs until the next exit. Reads of ports and MMIO are answered with `input(address)`,
+    /// little-endian, and do not end the run.
+    pub fn run_with(&mut self, mut input: impl FnMut(u64) -> u64) -> Result<Exit> {
+        loop {
+            return Ok(match self.fd.run()? {
+                VcpuExit::IoIn(port, data) => {
+                    data.copy_from_slice(&input(port.into()).to_le_bytes()[..data.len()]);
+                    continue;
+                }
+                VcpuExit::MmioRead(gpa, data) => {
+                    data.copy_from_slice(&input(gpa).to_le_bytes()[..data.len()]);
+                    continue;
+                }
+                VcpuExit::IoOut(port, data) => Exit::Out(port, data.to_vec()),
+                VcpuExit::MmioWrite(gpa, data) => Exit::MmioWrite(gpa, data.to_vec()),
+                VcpuExit::Hlt => Exit::Halt,
+                VcpuExit::Shutdown => Exit::Shutdown,
+                other => Exit::Other(format!("{other:?}")),
+            });
+        }
+    }
+
+    /// Runs until the next exit; reads of ports and MMIO see zero.
+    pub fn run(&mut self) -> Result<Exit> {
+        self.run_with(|_| 0)
+    }
+
+    /// Runs until the program halts; any other exit is an error.
+    pub fn run_to_halt(&mut self) -> Result<()> {
+        match self.run()? {
+            Exit::Halt => Ok(()),
+            other => bail!("the guest stopped with {other:?}, not with a halt"),
+        }
+    }
+
+    /// The vCPU's file.
+    pub fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+}
+
+fn segment(selector: u16, type_: u8, long: bool) -> kvm_segment {
+    kvm_segment {
+        limit: 0xffff_ffff,
+        selector,
+        type_,
+        present: 1,
+        s: 1,
+        l: long.into(),
+        db: (!long).into(),
+        g: 1,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make run` and `make check`: set everything up, then run the commands in `checks`."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import cache, firmware, kernel, kselftest, module, progress, qemu, rust
+from .progress import StepError
+
+TABLE = Path(__file__).with_name("checks")
+GROUPS = ("run", "check")
+FAILURE_LINES = 60
+# Two at a time: a VM leaves a CPU idle now and then.
+JOBS = 2
+
+Stage = tuple[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Check:
+    group: str
+    name: str
+    limit: float  # seconds
+    command: str  # for the shell
+
+
+def read_table(text: str) -> list[Check]:
+    checks = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            group, name, limit, command = line.split(maxsplit=3)
+            if group not in GROUPS:
+                raise StepError(f"{TABLE.name}: {name}: group {group} is none of {GROUPS}")
+            checks.append(Check(group, name, float(limit), command))
+    return checks
+
+
+def lanes(group: str) -> list[list[Stage]]:
+    """What has to be there: stages of a lane follow each other, lanes overlap.
+
+    Making a kernel tree is mostly one compiler process (the kernel crate), which leaves
+    a CPU for QEMU.
+    """
+    kernel_lane: list[Stage] = [
+        ("kernel tree 7.2", lambda: kernel.ensure("7.2")),
+        ("module for 7.2", lambda: module.ensure("7.2")),
+    ]
+    if group == "check":
+        kernel_lane += [
+            ("in-tree selftests", lambda: kselftest.ensure_all("7.2")),
+            ("kernel tree 7.3", lambda: kernel.ensure("7.3")),
+            ("module for 7.3", lambda: module.ensure("7.3")),
+        ]
+    return [
+        kernel_lane,
+        [
+            ("QEMU", qemu.ensure),
+            ("PSP firmware", firmware.ensure),
+            ("programs for the VM", rust.programs),
+        ],
+    ]
+
+
+def set_up(group: str) -> None:
+    stopped = threading.Event()
+
+    def run_lane(lane: list[Stage]) -> None:
+        for name, ensure in lane:
+            if stopped.is_set():
+                return
+            start = time.monotonic()
+            try:
+                ensure()
+            except BaseException:
+                stopped.set()
+                raise
+            progress.say("set-up", f"{name}: ready ({time.monotonic() - start:.1f} s)")
+
+    with ThreadPoolExecutor() as pool:
+        for lane in [pool.submit(run_lane, lane) for lane in lanes(group)]:
+            lane.result()
+
+
+def execute(command: str, limit: float, output: int | None) -> int | None:
+    """The status of a shell command; None: it exceeded its limit and was killed."""
+    environment = os.environ | {"PROGRAMS": str(rust.programs())}
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        cwd=cache.SRC,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(timeout=limit)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+def verdict(status: int | None, limit: float) -> str:
+    if status is None:
+        return f"timed out after {limit:g} s"
+    return "ok" if status == 0 else f"failed with status {status}"
+
+
+def run_check(check: Check, logs: Path) -> bool:
+    """Runs one of several checks: a line if it passes, the end of its output if not."""
+    log = logs / f"{check.name}.log"
+    start = time.monotonic()
+    with log.open("wb") as output:
+        status = execute(check.command, check.limit, output.fileno())
+    seconds = time.monotonic() - start
+    report = f"{check.name:<24} {verdict(status, check.limit)} ({seconds:.1f} s)"
+    if status != 0:
+        report += f"\n{progress.tail(log, FAILURE_LINES)}\n{check.name}: {check.command}\n"
+    print(report, flush=True)
+    return status == 0
+
+
+def run_all(checks: list[Check]) -> list[bool]:
+    """In the order of the table, JOBS at a time."""
+    logs = cache.LOGS / f"check-{cache.SRC.stat().st_ino:x}"
+    logs.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(JOBS) as pool:
+        runs: list[Future[bool]] = [pool.submit(run_check, check, logs) for check in checks]
+        return [run.result() for run in runs]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tools/env/drive", description=__doc__)
+    parser.add_argument("group", choices=GROUPS)
+    parser.add_argument("name", nargs="*", help="only these checks")
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    try:
+        checks = [check for check in read_table(TABLE.read_text()) if check.group == arguments.group]
+        if arguments.name:
+            checks = [check for check in checks if check.name in arguments.name]
+        set_up(arguments.group)
+        if arguments.group == "run":
+            results = [execute(check.command, check.limit, None) == 0 for check in checks]
+        else:
+            results = run_all(checks)
+    except StepError as error:
+        print(f"{arguments.group}: {error}", file=sys.stderr)
+        print("0 passed, 1 failed")
+        return 1
+    passed = sum(results)
+    progress.say(arguments.group, f"everything took {time.monotonic() - start:.0f} s")
+    print(f"{passed} passed, {len(results) - passed} failed", flush=True)
+    return 0 if results and all(results) else 1

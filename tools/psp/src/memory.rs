@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Checked access to system memory. Nothing else in the firmware touches a host address.
+
+use std::rc::Rc;
+
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use crate::asid::Asid;
+use crate::host::Host;
+use crate::status::{Result, Status};
+
+/// Bytes of a page. Memory is moved page by page, so that no length in a command sizes an
+/// allocation.
+pub const PAGE: usize = 4096;
+
+/// A system physical address, the C-bit removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spa(u64);
+
+impl Spa {
+    /// The address as a number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Whether the address is a multiple of `align`, a power of two.
+    pub fn is_aligned(self, align: u64) -> bool {
+        self.0 & align.wrapping_sub(1) == 0
+    }
+
+    /// `Ok(self)` if aligned, else INVALID_ADDRESS.
+    pub fn aligned(self, align: u64) -> Result<Spa> {
+        if self.is_aligned(align) {
+            Ok(self)
+        } else {
+            Err(Status::INVALID_ADDRESS)
+        }
+    }
+
+    /// The address `bytes` further on.
+    pub fn offset(self, bytes: u64) -> Result<Spa> {
+        self.0
+            .checked_add(bytes)
+            .map(Spa)
+            .ok_or(Status::INVALID_ADDRESS)
+    }
+}
+
+/// The pieces of a region, none of which crosses a page.
+pub fn pages(start: Spa, len: u32) -> impl Iterator<Item = Result<(Spa, usize)>> {
+    let mut done = 0u64;
+    core::iter::from_fn(move || {
+        let rest = u64::from(len).checked_sub(done).filter(|rest| *rest > 0)?;
+        let piece = start.offset(done).map(|spa| {
+            let in_page = (PAGE as u64).saturating_sub(spa.0 % PAGE as u64);
+            (spa, rest.min(in_page) as usize)
+        });
+        done = match piece {
+            Ok((_, size)) => done.saturating_add(size as u64),
+            Err(_) => u64::from(len),
+        };
+        Some(piece)
+    })
+}
+
+/// System memory as the firmware sees it. Every failure is INVALID_ADDRESS.
+#[derive(Clone)]
+pub struct Memory {
+    host: Rc<dyn Host>,
+    c_bit: u32,
+}
+
+impl Memory {
+    /// Memory of `host`, whose page tables carry the C-bit at bit `c_bit`.
+    pub fn new(host: Rc<dyn Host>, c_bit: u32) -> Self {
+        Self { host, c_bit }
+    }
+
+    /// The address in a command buffer. Drivers set the C-bit when the host encrypts its own
+    /// memory (Linux `__psp_pa`); it is not part of the address.
+    pub fn spa(&self, raw: u64) -> Spa {
+        Spa(raw & !1u64.checked_shl(self.c_bit).unwrap_or(0))
+    }
+
+    fn check(&self, spa: Spa, len: usize) -> Result {
+        spa.offset(len as u64).map(|_| ())
+    }
+
+    fn read_through(&self, spa: Spa, asid: u32, buf: &mut [u8]) -> Result {
+        self.check(spa, buf.len())?;
+        self.host
+            .mem_read(spa.0, asid, buf)
+            .map_err(|_| Status::INVALID_ADDRESS)
+    }
+
+    fn write_through(&self, spa: Spa, asid: u32, data: &[u8]) -> Result {
+        self.check(spa, data.len())?;
+        self.host
+            .mem_write(spa.0, asid, data)
+            .map_err(|_| Status::INVALID_ADDRESS)
+    }
+
+    /// Reads bytes as the bus sees them.
+    pub fn read_bytes(&self, spa: Spa, buf: &mut [u8]) -> Result {
+        self.read_through(spa, 0, buf)
+    }
+
+    /// Writes bytes as the bus sees them.
+    pub fn write_bytes(&self, spa: Spa, data: &[u8]) -> Result {
+        self.write_through(spa, 0, data)
+    }
+
+    /// Reads guest memory through the key of `asid`.
+    pub fn read_guest(&self, spa: Spa, asid: Asid, buf: &mut [u8]) -> Result {
+        self.read_through(spa, asid.get(), buf)
+    }
+
+    /// Writes guest memory through the key of `asid`.
+    pub fn write_guest(&self, spa: Spa, asid: Asid, data: &[u8]) -> Result {
+        self.write_through(spa, asid.get(), data)
+    }
+
+    /// Reads a plain-data structure.
+    pub fn read<T: FromBytes + FromZeros + IntoBytes>(&self, spa: Spa) -> Result<T> {
+        let mut value = T::new_zeroed();
+        self.read_bytes(spa, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Writes a plain-data structure.
+    pub fn write<T: IntoBytes + Immutable>(&self, spa: Spa, value: &T) -> Result {
+        self.write_bytes(spa, value.as_bytes())
+    }
+
+    /// Writes a length back into the field at `offset` of a command buffer.
+    pub fn write_len(&self, buffer: Spa, offset: usize, len: usize) -> Result {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.write_bytes(buffer.offset(offset as u64)?, &len.to_le_bytes())
+    }
+}
