@@ -47,7 +47,7 @@ fn identity(t: &mut Test) -> Result<()> {
     t.value("sev_status", word(0), 1);
     t.check("cr3_has_c_bit", word(1) == guest::TABLES | vm.c_mask);
     let (eax, ebx) = (word(2) as u32, (word(2) >> 32) as u32);
-    t.check("cpuid_sev", eax & 1 << 1 != 0);
+    t.check("cpuid_sev", eax & (1 << 1) != 0);
     t.value("cpuid_c_bit", ebx & 0x3f, EncryptionLeaf::read().c_bit);
     Ok(())
 }
