@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The module's files without kernel dependencies, compiled for the build machine: their own unit
+//! tests run here, and so do the property tests beside this file. A kernel with KUnit runs the unit
+//! tests as well.
+
+#![cfg(test)]
+#![allow(dead_code, unexpected_cfgs)]
+
+#[path = "../../../src/asid"]
+mod asid {
+    pub(crate) mod pool;
+    pub(crate) mod range;
+}
+
+#[path = "../../../src/hw"]
+mod hw {
+    pub(crate) mod addr;
+    pub(crate) mod blocks;
+    pub(crate) mod runs;
+}
+
+#[path = "../../../src/psp"]
+mod psp {
+    pub(crate) mod status;
+}
+
+mod pool_properties;
+mod range_properties;
+mod status_names;
