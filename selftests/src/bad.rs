@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::Result;
 
-use crate::host::{open_sev, Host};
+use crate::host::{Host, open_sev};
 use crate::mem::{Hole, Mapping, PAGE};
 
 /// Where the kernel's direct map lives: canonical, but not the user's.
@@ -66,7 +66,11 @@ impl Descriptors {
     pub fn new(host: &Host) -> Result<Self> {
         // Far above the numbers that open() hands out, so that nobody gets it meanwhile.
         let closed = 900;
-        Ok(Self { null: OpenOptions::new().read(true).open("/dev/null")?, kvm: host.kvm.as_raw_fd(), closed })
+        Ok(Self {
+            null: OpenOptions::new().read(true).open("/dev/null")?,
+            kvm: host.kvm.as_raw_fd(),
+            closed,
+        })
     }
 
     /// Name and number of each.

@@ -109,7 +109,8 @@ pub mod status {
 /// object that is borrowed elsewhere; the callers pass addresses of [`crate::mem::Mapping`]s
 /// and of structures that they hold exclusively.
 pub fn issue(vm: &VmFd, id: u32, data: u64, sev_fd: RawFd) -> Answer {
-    let mut cmd = kvm_sev_cmd { id, data, error: KEPT, sev_fd: sev_fd as u32, ..Default::default() };
+    let mut cmd =
+        kvm_sev_cmd { id, data, error: KEPT, sev_fd: sev_fd as u32, ..Default::default() };
     let result = vm.encrypt_op_sev(&mut cmd);
     Answer { errno: result.err().map_or(0, |e| e.errno()), fw: cmd.error }
 }

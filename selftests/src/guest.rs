@@ -51,31 +51,39 @@ pub fn write_page_tables(memory: &Mapping, c_mask: u64) {
 
 /// A guest program: its machine code.
 #[derive(Clone, Copy)]
-pub struct Program {
-    start: *const u8,
-    end: *const u8,
-}
+pub struct Program(&'static [u8]);
 
 impl Program {
+    /// The code between two labels.
+    ///
+    /// # Safety
+    ///
+    /// `start..end` has to be constant memory.
+    pub unsafe fn between(start: *const u8, end: *const u8) -> Self {
+        // SAFETY: the caller guarantees it.
+        Self(unsafe { slice::from_raw_parts(start, end.offset_from(start) as usize) })
+    }
+
     /// The machine code.
     pub fn code(&self) -> &'static [u8] {
-        // SAFETY: `start` and `end` are labels around the program in .rodata (macro below).
-        unsafe { slice::from_raw_parts(self.start, self.end.offset_from(self.start) as usize) }
+        self.0
     }
 }
 
 /// Defines `pub fn $name() -> Program` from assembly text.
+#[macro_export]
 macro_rules! program {
     ($(#[$doc:meta])* $name:ident: $($line:literal)*) => {
         $(#[$doc])*
-        pub fn $name() -> Program {
+        pub fn $name() -> $crate::guest::Program {
             unsafe extern "C" {
                 #[link_name = concat!("guest_", stringify!($name))]
                 static START: u8;
                 #[link_name = concat!("guest_", stringify!($name), "_end")]
                 static END: u8;
             }
-            Program { start: &raw const START, end: &raw const END }
+            // SAFETY: the labels surround the program in .rodata (below).
+            unsafe { $crate::guest::Program::between(&raw const START, &raw const END) }
         }
         std::arch::global_asm!(
             ".pushsection .rodata",

@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::{Context, Result};
-use kvm_bindings::{kvm_device_attr, KVM_CAP_VM_TYPES, KVM_X86_GRP_SEV};
+use kvm_bindings::{KVM_CAP_VM_TYPES, KVM_X86_GRP_SEV, kvm_device_attr};
 use kvm_ioctls::{Kvm, VmFd};
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref};
 use vmm_sys_util::ioctl_iow_nr;
@@ -129,12 +129,12 @@ impl EncryptionLeaf {
         let leaf = unsafe { __cpuid_count(0x8000_001f, 0) };
         Self {
             c_bit: leaf.ebx & 0x3f,
-            lost_bits: leaf.ebx >> 6 & 0x3f,
+            lost_bits: (leaf.ebx >> 6) & 0x3f,
             max_asid: leaf.ecx,
             min_sev_asid: leaf.edx,
-            sev: leaf.eax & 1 << 1 != 0,
-            es: leaf.eax & 1 << 3 != 0,
-            snp: leaf.eax & 1 << 4 != 0,
+            sev: leaf.eax & (1 << 1) != 0,
+            es: leaf.eax & (1 << 3) != 0,
+            snp: leaf.eax & (1 << 4) != 0,
         }
     }
 

@@ -8,9 +8,9 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
-use anyhow::{ensure, Result};
+use anyhow::{Result, ensure};
 use nix::libc;
-use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{self, MapFlags, MmapAdvise, ProtFlags};
 use nix::unistd::ftruncate;
 
@@ -91,8 +91,11 @@ impl Mapping {
     /// Copies `len` bytes from `offset`.
     pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
         let from = self.at(offset, len);
-        // SAFETY: `from..from + len` is mapped (`at` checked it).
-        (0..len).map(|i| unsafe { from.add(i).read_volatile() }).collect()
+        let byte = |i| {
+            // SAFETY: `from..from + len` is mapped (`at` checked it).
+            unsafe { from.add(i).read_volatile() }
+        };
+        (0..len).map(byte).collect()
     }
 
     /// Writes the aligned word at `offset` in one access.

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 
-use anyhow::{bail, ensure, Context, Result};
-use serde::de::DeserializeOwned;
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 const PORT: &str = "/dev/virtio-ports/psp";
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The guest owner's side of a launch, by the crate `sev`: nothing here is our own cryptography.
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{Context, Result, anyhow};
 use kvm_bindings::{kvm_sev_launch_secret, kvm_sev_launch_start};
 use sev::certs::sev::sev::Certificate;
 use sev::firmware::host::{Build, Firmware};
@@ -71,10 +71,13 @@ impl Owner {
     }
 }
 
+/// A session whose owner has accepted the measurement.
+pub type VerifiedSession = Session<Verified>;
+
 /// What the owner thinks of a measurement.
 pub enum Verdict {
     /// It is the one of the expected content: secrets may be sent.
-    Genuine(Session<Verified>),
+    Genuine(VerifiedSession),
     /// It is not.
     Tampered,
 }
@@ -87,7 +90,7 @@ pub struct Packet {
 
 impl Packet {
     /// Encrypts `secret` for the guest of a verified session.
-    pub fn new(session: &Session<Verified>, secret: &[u8]) -> Result<Self> {
+    pub fn new(session: &VerifiedSession, secret: &[u8]) -> Result<Self> {
         let Secret { header, ciphertext } =
             session.secret(HeaderFlags::default(), secret).map_err(|e| anyhow!("{e:?}"))?;
         Ok(Self { header: bytes_of(&header), ciphertext })

@@ -4,11 +4,11 @@
 use std::ops::Range;
 use std::os::fd::RawFd;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result, ensure};
 use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 
-use crate::cmd::{issue, Answer};
+use crate::cmd::{Answer, issue};
 use crate::guest::{self, Program};
 use crate::host::{EncryptionLeaf, Host, VmType};
 use crate::mem::GuestMemory;
@@ -150,7 +150,8 @@ impl Vm {
     pub fn measurement(&self) -> Result<Vec<u8>> {
         let mut blob = [0u8; MEASUREMENT_LEN as usize];
         let uaddr = addr_of(&mut blob);
-        let mut measure = kvm_sev_launch_measure { uaddr, len: MEASUREMENT_LEN, ..Default::default() };
+        let mut measure =
+            kvm_sev_launch_measure { uaddr, len: MEASUREMENT_LEN, ..Default::default() };
         let answer = self.launch_measure(&mut measure);
         ensure!(answer.is_ok(), "KVM_SEV_LAUNCH_MEASURE: {answer}");
         ensure!(measure.len == MEASUREMENT_LEN, "a measurement of {} bytes", measure.len);

@@ -2,6 +2,7 @@
 """The kernel's own KVM selftests, linked statically, all of a tree at once."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 from . import cache, kernel, kernel_tree, progress
@@ -46,5 +47,5 @@ def build(series: str, tree: Path, new: Path) -> None:
         if path.is_file() and path.stat().st_mode & 0o100 and path.suffix == "":
             target = new / "tests" / path.relative_to(objects)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
+            subprocess.run(["strip", "-o", target, path], check=True)
     shutil.rmtree(objects)

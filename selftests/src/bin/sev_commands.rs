@@ -8,12 +8,12 @@ use anyhow::Result;
 use kvm_bindings::*;
 use nix::errno::Errno::{EBADF, EFAULT, EINVAL, ENOTTY};
 use sev_vm::bad::{self, Addresses, Descriptors};
-use sev_vm::cmd::{issue_at, Answer};
+use sev_vm::cmd::{Answer, issue_at};
 use sev_vm::guest;
-use sev_vm::host::{open_sev, Host, VmType};
+use sev_vm::host::{Host, VmType, open_sev};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::{Mapping, PAGE};
-use sev_vm::vm::{addr_of, guest_state, Vm};
+use sev_vm::vm::{Vm, addr_of, guest_state};
 
 use std::os::fd::AsRawFd;
 
@@ -35,7 +35,11 @@ fn main() -> ExitCode {
 /// Commands that work on a SEV guest's context, with the size of their argument.
 const GUEST_COMMANDS: [(&str, sev_cmd_id, usize); 8] = [
     ("launch_start", sev_cmd_id_KVM_SEV_LAUNCH_START, size_of::<kvm_sev_launch_start>()),
-    ("launch_update_data", sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_DATA, size_of::<kvm_sev_launch_update_data>()),
+    (
+        "launch_update_data",
+        sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_DATA,
+        size_of::<kvm_sev_launch_update_data>(),
+    ),
     ("launch_measure", sev_cmd_id_KVM_SEV_LAUNCH_MEASURE, size_of::<kvm_sev_launch_measure>()),
     ("launch_secret", sev_cmd_id_KVM_SEV_LAUNCH_SECRET, size_of::<kvm_sev_launch_secret>()),
     ("launch_finish", sev_cmd_id_KVM_SEV_LAUNCH_FINISH, 0),

@@ -45,7 +45,7 @@ fn encrypted(host: &Host, plain: &[u8], policy: u32) -> Result<Vm> {
 }
 
 fn pattern(seed: usize) -> Vec<u8> {
-    (0..PAGES * PAGE).map(|i| (i.wrapping_mul(31) ^ i >> 8 ^ seed) as u8).collect()
+    (0..PAGES * PAGE).map(|i| (i.wrapping_mul(31) ^ (i >> 8) ^ seed) as u8).collect()
 }
 
 /// Offsets and lengths around every boundary that matters: 16-byte blocks and pages.
@@ -157,11 +157,8 @@ fn pointers(t: &mut Test) -> Result<()> {
             t.case(&format!("{name}_argument_{what}"), answer, Answer::refused(EFAULT));
         }
     }
-    let bad = [
-        ("unmapped", addresses.unmapped()),
-        ("kernel", KERNEL),
-        ("non_canonical", NON_CANONICAL),
-    ];
+    let bad =
+        [("unmapped", addresses.unmapped()), ("kernel", KERNEL), ("non_canonical", NON_CANONICAL)];
     for (what, address) in bad {
         for len in [16, 5] {
             let refused = Answer::refused(ENOMEM);
@@ -191,7 +188,11 @@ fn partial(t: &mut Test) -> Result<()> {
     // The page before the hole takes the first half of the request.
     let end = addresses.unmapped();
     let out = end - 64;
-    t.case("decrypt_off_the_end", vm.dbg_decrypt(area, out, 128), Answer { fw: 0, ..Answer::refused(ENOMEM) });
+    t.case(
+        "decrypt_off_the_end",
+        vm.dbg_decrypt(area, out, 128),
+        Answer { fw: 0, ..Answer::refused(ENOMEM) },
+    );
     t.check("first_half_arrived", addresses.read_before_hole(64) == plain[..64]);
     for (name, len) in [("2g", 1 << 31), ("max", u32::MAX & !15), ("max_odd", u32::MAX)] {
         let answer = vm.dbg_decrypt(area, end - 4096, len);

@@ -73,7 +73,8 @@ fn update(t: &mut Test) -> Result<()> {
     let mut scattered = 0;
     for swapped in [false, true] {
         let window = file.two_pages(swapped)?;
-        let count = |t: &mut Test| Ok::<_, anyhow::Error>(t.psp.counters()?.count("LAUNCH_UPDATE_DATA"));
+        let count =
+            |t: &mut Test| Ok::<_, anyhow::Error>(t.psp.counters()?.count("LAUNCH_UPDATE_DATA"));
         let before = count(t)?;
         let answer = update(window.addr(), 2 * PAGE);
         ensure!(answer.is_ok(), "LAUNCH_UPDATE_DATA: {answer}");
@@ -195,7 +196,8 @@ fn commands_of_a_launch(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let (vm, log) = t.psp.logged(|| Vm::sev(&host))?;
     t.value("init", names(&log), String::new());
-    let (answer, log) = t.psp.logged(|| Ok(vm.launch_start(&mut kvm_sev_launch_start::default())))?;
+    let (answer, log) =
+        t.psp.logged(|| Ok(vm.launch_start(&mut kvm_sev_launch_start::default())))?;
     t.case("start_answer", answer, Answer::OK);
     t.value("start", names(&log), "LAUNCH_START,ACTIVATE".into());
     vm.load(guest::idle());

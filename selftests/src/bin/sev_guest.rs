@@ -47,7 +47,7 @@ fn identity(t: &mut Test) -> Result<()> {
     t.value("sev_status", word(0), 1);
     t.check("cr3_has_c_bit", word(1) == guest::TABLES | vm.c_mask);
     let (eax, ebx) = (word(2) as u32, (word(2) >> 32) as u32);
-    t.check("cpuid_sev", eax & 1 << 1 != 0);
+    t.check("cpuid_sev", eax & (1 << 1) != 0);
     t.value("cpuid_c_bit", ebx & 0x3f, EncryptionLeaf::read().c_bit);
     Ok(())
 }
@@ -119,11 +119,9 @@ fn ports(t: &mut Test) -> Result<()> {
     let mut vm = Vm::launched(&host, 0, guest::ports())?;
     vm.add_vcpu(&host, [0; 4])?;
     let mut input = |port| if port == 0x80 { 0x1020_3040 } else { 0 };
-    for (name, expected) in [
-        ("byte", vec![0x41]),
-        ("word", vec![0x41, 0x30]),
-        ("long", vec![0x41, 0x30, 0x20, 0x10]),
-    ] {
+    for (name, expected) in
+        [("byte", vec![0x41]), ("word", vec![0x41, 0x30]), ("long", vec![0x41, 0x30, 0x20, 0x10])]
+    {
         let exit = vm.vcpus[0].run_with(&mut input)?;
         t.check(name, exit == Exit::Out(0x3f8, expected));
     }

@@ -7,10 +7,10 @@ use anyhow::Result;
 use kvm_bindings::*;
 use nix::errno::Errno::{EFAULT, EINVAL, ENOTTY};
 use sev_vm::bad::{self, Addresses, KERNEL};
-use sev_vm::cmd::{issue, Answer};
+use sev_vm::cmd::{Answer, issue};
 use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
-use sev_vm::vm::{addr_of, Vm};
+use sev_vm::vm::{Vm, addr_of};
 
 const INIT: u32 = sev_cmd_id_KVM_SEV_INIT;
 const ES_INIT: u32 = sev_cmd_id_KVM_SEV_ES_INIT;

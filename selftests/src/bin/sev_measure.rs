@@ -95,7 +95,8 @@ fn pointers(t: &mut Test) -> Result<()> {
         t.value(&format!("result_{name}_state"), vm.state()?, guest_state::SECRET);
     }
     let mut blob = [0u8; 48];
-    let fields = kvm_sev_launch_measure { uaddr: addr_of(&mut blob), len: 48, ..Default::default() };
+    let fields =
+        kvm_sev_launch_measure { uaddr: addr_of(&mut blob), len: 48, ..Default::default() };
     let mut bytes = fields.uaddr.to_ne_bytes().to_vec();
     bytes.extend(u64::from(fields.len).to_ne_bytes());
     let argument = bad::read_only(&bytes)?;

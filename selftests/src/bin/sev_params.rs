@@ -28,7 +28,8 @@ fn main() -> ExitCode {
 /// The parameters tell what is served, not what was asked for.
 fn parameters(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
-    for (name, kind) in [("sev", VmType::Sev), ("sev_es", VmType::SevEs), ("sev_snp", VmType::Snp)] {
+    for (name, kind) in [("sev", VmType::Sev), ("sev_es", VmType::SevEs), ("sev_snp", VmType::Snp)]
+    {
         let served = if host.offers(kind) { "Y" } else { "N" };
         t.value(name, parameter(name)?, served.into());
     }
@@ -36,7 +37,11 @@ fn parameters(t: &mut Test) -> Result<()> {
     for name in ["sev", "sev_es", "sev_snp", "ciphertext_hiding_asids"] {
         let path = Path::new("/sys/module/kvm_amd/parameters").join(name);
         let mode = fs::metadata(&path).with_context(|| path.display().to_string())?;
-        t.value(&format!("{name}_mode"), format!("{:o}", mode.permissions().mode() & 0o777), "444".into());
+        t.value(
+            &format!("{name}_mode"),
+            format!("{:o}", mode.permissions().mode() & 0o777),
+            "444".into(),
+        );
     }
     Ok(())
 }

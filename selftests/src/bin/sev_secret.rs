@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Result, bail, ensure};
 use kvm_bindings::*;
 use nix::errno::Errno::{EFAULT, EINVAL, ENOMEM};
-use sev::session::{Session, Verified};
 use sev_vm::bad::{Addresses, KERNEL};
 use sev_vm::cmd::{Answer, status};
 use sev_vm::guest::{self, Program};
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::{Mapping, PAGE};
-use sev_vm::tenant::{self, Owner, Packet, Verdict};
+use sev_vm::tenant::{self, Owner, Packet, Verdict, VerifiedSession};
 use sev_vm::vm::Vm;
 
 const SECRET: &[u8; 32] = b"the guest owner's disk key, 32 B";
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 /// A measured guest and the session of its owner, who has accepted the measurement.
-fn verified(host: &Host, program: Program) -> Result<(Vm, Session<Verified>)> {
+fn verified(host: &Host, program: Program) -> Result<(Vm, VerifiedSession)> {
     let owner = Owner::prepare(0)?;
     let vm = Vm::sev(host)?;
     let answer = owner.launch_start(&vm, 0);
