@@ -50,7 +50,7 @@ impl<F: Fn(usize) -> Option<PspAddr>> Iterator for Runs<F> {
         };
         let mut pages: usize = 1;
 
-        while true
+        while pages < MAX_RUN / PAGE_SIZE
             && (self.page)(self.next.wrapping_add(pages))
                 .is_some_and(|page| start.is_followed_by(page, pages))
         {

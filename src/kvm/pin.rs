@@ -63,7 +63,7 @@ impl PinAccount {
             )
         };
 
-        if total > ram as usize {
+        if total > ram {
             return Err(EINVAL);
         }
         // SAFETY: No requirements.
