@@ -54,7 +54,8 @@ def base(kernel: Path) -> Path:
     """The cached base archive for a kernel tree."""
     release = (kernel / "version").read_text().strip()
     here = Path(__file__)
-    key = cache.key_of(release, here.read_bytes(), (GUEST / "init").read_bytes(), BUSYBOX)
+    programs = (GUEST / "init", GUEST / "psp", BUSYBOX)
+    key = cache.key_of(release, here.read_bytes(), *(path.read_bytes() for path in programs))
     entry = cache.CACHE / "initramfs" / f"{release}-{key}"
     cache.ensure(entry, lambda new: make_base(kernel, release, new / "base.cpio"))
     cache.drop_siblings(entry, f"{release}-*")
@@ -68,6 +69,7 @@ def make_base(kernel: Path, release: str, output: Path) -> None:
             (tree / directory).mkdir()
         shutil.copy(GUEST / "init", tree / "init")
         shutil.copy(BUSYBOX, tree / "bin/busybox")
+        shutil.copy(GUEST / "psp", tree / "sbin/psp")
         applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True)
         for applet in applets.stdout.split():
             if applet != "busybox":

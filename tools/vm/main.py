@@ -25,7 +25,8 @@ return its exit status. Other statuses:
   2    the run could not be set up
 In the VM: files of --put in /, /dev/kvm, /dev/sev, the modules
 /lib/modules/kvm-amd-{stock,rust}.ko, and /dev/virtio-ports/psp, where a line with a
-request to the firmware (counters, fault ..., machine-counters) gets a line in reply."""
+request to the firmware (counters, fault ..., machine-counters) gets a line in reply, as
+long as the port is kept open; `psp REQUEST` does that from a shell."""
 
 TIMED_OUT = 124
 VM_FAILED = 125

@@ -69,7 +69,7 @@ class Session:
                 await self._talk(process)
         except TimeoutError:
             self.result.timed_out = True
-        except (Ended, ConnectionError):
+        except (Ended, QmpError, ConnectionError):
             await asyncio.wait({asyncio.create_task(process.wait())}, timeout=QUIT_PATIENCE)
             self.result.problems.append(
                 f"the machine ended by itself (QEMU status {process.returncode})"

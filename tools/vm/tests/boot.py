@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The runner as a whole, with the stock module: boots VMs, hence not found by discovery."""
 
+import json
 import subprocess
 import tempfile
 import unittest
@@ -41,6 +42,14 @@ class Boot(unittest.TestCase):
             self.assertEqual((directory / "out/upper").read_text(), "TEXT\n")
             self.assertIn("Linux version", (directory / "out/version").read_text())
             self.assertIn("kvm_amd: SEV enabled (ASIDs ", (directory / "log").read_text())
+
+    def test_firmware_requests(self):
+        status, out, err = run("--", "sh", "-c", "psp counters && psp machine-counters && ! psp nonsense")
+        self.assertEqual(status, 0, err)
+        counters, machine, refusal = out.splitlines()
+        self.assertEqual(json.loads(counters)["contexts"], 0)
+        self.assertGreater(json.loads(machine)["wbinvd"], 0)
+        self.assertRegex(refusal, "^error: ")
 
     def test_two_at_once(self):
         both = [start("--", "echo", str(number)) for number in range(2)]

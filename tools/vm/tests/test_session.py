@@ -51,15 +51,15 @@ class FakeMachine:
     firmware = Path("libsevfw.so")
 
     def __init__(self, script: str) -> None:
-        self._script = PRELUDE + script
+        self._script = script
 
     def arguments(self, fds):
         return [sys.executable, "-c", self._script, json.dumps(fds)]
 
 
-def run(script: str, timeout: float = 20):
+def run(script: str, timeout: float = 20, prelude: str = PRELUDE):
     out, err = io.BytesIO(), io.BytesIO()
-    result = asyncio.run(session.Session(FakeMachine(script), out, err).run(timeout))
+    result = asyncio.run(session.Session(FakeMachine(prelude + script), out, err).run(timeout))
     return result, out.getvalue(), err.getvalue()
 
 
@@ -119,6 +119,11 @@ say("done"); forever()
         self.assertIsNone(result.status)
         self.assertEqual(result.log, "panic")
         self.assertIn("the machine ended by itself", result.problems[0])
+
+    def test_a_qemu_that_does_not_start(self):
+        result, _, _ = run("", prelude='import sys; sys.exit("no such device")')
+        self.assertEqual(result.problems, ["the machine ended by itself (QEMU status 1)"])
+        self.assertEqual(result.qemu_errors, "no such device\n")
 
     def test_requests_of_the_vm_reach_the_firmware(self):
         script = """
