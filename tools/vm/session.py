@@ -3,12 +3,12 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import sys
 from dataclasses import dataclass, field
 from typing import BinaryIO
+
+from env.processes import kill_group
 
 from . import figures
 from .machine import PORTS, Machine
@@ -202,11 +202,6 @@ class Session:
 
     def _say(self, text: str) -> None:
         self._writers["control"].write(text.encode() + b"\n")
-
-
-def kill_group(leader: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 def run(machine: Machine, timeout: float) -> Result:

@@ -4,7 +4,6 @@
 import asyncio
 import io
 import json
-import os
 import sys
 import tempfile
 import time
@@ -12,6 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+from env.processes import alive
 from vm import figures, session
 
 PRELUDE = """
@@ -154,15 +154,6 @@ forever()
             self.assertLess(time.monotonic() - start, 10)
             for pid in pids.read_text().split():
                 self.assertFalse(alive(int(pid)), f"process {pid} is left")
-
-
-def alive(pid: int) -> bool:
-    """A zombie, which its parent has yet to see, counts as dead."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
 
 
 if __name__ == "__main__":
