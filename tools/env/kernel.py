@@ -24,7 +24,7 @@ KEEP = 2  # trees of each series: other checkouts use this cache as well
 
 def script_key() -> str:
     """Of what decides how a tree looks."""
-    return cache.key_of(*(Path(m.__file__).read_bytes() for m in (kernel_tree, debian)))
+    return cache.key_of(Path(kernel_tree.__file__).read_bytes())
 
 
 def release_number(entry: Path) -> tuple[int, ...]:
