@@ -13,12 +13,14 @@
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
 //! | [`psp`] | the emulated PSP's control port: counters and faults |
 //! | [`state`] | what must be back at its baseline after every test |
+//! | [`kds`] | a stand-in for the key distribution service |
 //! | [`ktap`] | test registration, case lines, KTAP output |
 
 pub mod bad;
 pub mod cmd;
 pub mod guest;
 pub mod host;
+pub mod kds;
 pub mod ktap;
 pub mod mem;
 pub mod psp;

@@ -23,7 +23,7 @@ pub struct Counters {
     pub failures: BTreeMap<String, u64>,
     /// Guest contexts in use.
     pub contexts: u64,
-    /// Guest contexts that firmware has room for.
+    /// Most guest contexts in use at once since power-on or the last reset of the counters.
     pub contexts_max: u64,
     /// ASIDs bound to a guest.
     pub asids_bound: u64,

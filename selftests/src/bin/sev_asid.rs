@@ -78,18 +78,15 @@ fn exhaustion(t: &mut Test) -> Result<()> {
     Ok(())
 }
 
-/// Every ASID can be bound to a guest, as far as firmware has contexts.
+/// Every ASID can be bound to a guest at the same time.
 fn contexts(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let asids = u64::from(EncryptionLeaf::read().sev_asids());
-    let room = t.psp.counters()?.contexts_max;
     let (vms, _) = fill(&host)?;
     let answers: Vec<_> = vms.iter().map(|vm| start(&host, vm)).collect();
-    let good = answers.iter().filter(|answer| **answer == Answer::OK).count() as u64;
-    t.value("started", good, asids.min(room));
-    let refused = answers.iter().filter(|answer| !answer.is_ok());
-    t.check("refusals_by_firmware", refused.clone().all(|a| a.fw == 0x17));
-    t.contexts(asids.min(room))?;
+    let started = answers.iter().filter(|answer| **answer == Answer::OK).count() as u64;
+    t.value("started", started, asids);
+    t.contexts(asids)?;
     drop(vms);
     t.contexts(0)
 }
