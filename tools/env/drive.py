@@ -123,7 +123,7 @@ def count(output: str, status: int | None) -> tuple[int, int]:
     cargo = [(int(p), int(f)) for p, f in CARGO_SUMMARY.findall(output)]
     others = [(int(p), int(f)) for p, f in SUMMARY.findall(output)]
     pairs = cargo or others[-1:]
-    passed, failed = (sum(numbers) for numbers in zip(*pairs)) if pairs else (0, 0)
+    passed, failed = (sum(numbers) for numbers in zip(*pairs, strict=True)) if pairs else (0, 0)
     if status != 0:
         return passed, max(failed, 1)
     return max(passed, 1), failed
@@ -163,7 +163,7 @@ def run_all(checks: list[Check], jobs: int) -> tuple[int, int]:
     with ThreadPoolExecutor(jobs) as pool:
         runs = [pool.submit(run_check, check, logs, show=jobs == 1) for check in checks]
         results = [run.result() for run in runs]
-    passed, failed = (sum(numbers) for numbers in zip(*results))
+    passed, failed = (sum(numbers) for numbers in zip(*results, strict=True))
     return passed, failed
 
 
@@ -174,7 +174,9 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.monotonic()
     try:
-        checks = [check for check in read_table(TABLE.read_text()) if check.group == arguments.group]
+        checks = [
+            check for check in read_table(TABLE.read_text()) if check.group == arguments.group
+        ]
         if arguments.name:
             checks = [check for check in checks if check.name in arguments.name]
         if not checks:

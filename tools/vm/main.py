@@ -127,7 +127,7 @@ def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
         say(problem)
     if result.timed_out:
         return TIMED_OUT
-    if problems:
+    if problems or result.status is None:
         return VM_FAILED
     return result.status
 

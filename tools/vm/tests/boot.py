@@ -44,7 +44,9 @@ class Boot(unittest.TestCase):
             self.assertIn("kvm_amd: SEV enabled (ASIDs ", (directory / "log").read_text())
 
     def test_firmware_requests(self):
-        status, out, err = run("--", "sh", "-c", "psp counters && psp machine-counters && ! psp nonsense")
+        status, out, err = run(
+            "--", "sh", "-c", "psp counters && psp machine-counters && ! psp nonsense"
+        )
         self.assertEqual(status, 0, err)
         counters, machine, refusal = out.splitlines()
         self.assertEqual(json.loads(counters)["contexts"], 0)
@@ -58,7 +60,9 @@ class Boot(unittest.TestCase):
             self.assertEqual((process.returncode, out), (0, f"{number}\n"), err)
 
     def test_no_sev_without_the_platform(self):
-        status, out, err = run("--platform", "none", "--", "cat", "/sys/module/kvm_amd/parameters/sev")
+        status, out, err = run(
+            "--platform", "none", "--", "cat", "/sys/module/kvm_amd/parameters/sev"
+        )
         self.assertEqual((status, out), (0, "N\n"), err)
 
     def test_kernel_complaint(self):
