@@ -32,14 +32,21 @@ class Boot(unittest.TestCase):
             directory = Path(name)
             (directory / "in put").write_text("text\n")
             status, out, err = run(
-                *("--put", directory / "in put", "--get", "/tmp/upper", "--get", "/proc/version"),
+                *(
+                    "--put",
+                    directory / "in put",
+                    "--get",
+                    "/tmp/upper case",
+                    "--get",
+                    "/proc/version",
+                ),
                 *("--out", directory / "out", "--log", directory / "log", "--smp", "1", "--"),
-                *("sh", "-c", 'tr a-z A-Z <"$1" >/tmp/upper; nproc; echo oops >&2; exit 3'),
+                *("sh", "-c", 'tr a-z A-Z <"$1" >"/tmp/upper case"; nproc; echo oops >&2; exit 3'),
                 *("sh", "/in put"),
             )
             self.assertEqual((status, out), (3, "1\n"), err)
             self.assertIn("oops\n", err)
-            self.assertEqual((directory / "out/upper").read_text(), "TEXT\n")
+            self.assertEqual((directory / "out/upper case").read_text(), "TEXT\n")
             self.assertIn("Linux version", (directory / "out/version").read_text())
             self.assertIn("kvm_amd: SEV enabled (ASIDs ", (directory / "log").read_text())
 
