@@ -46,7 +46,7 @@ def ensure(kernel: str, update: bool = False) -> Path:
     series = debian.series_of(kernel)
     if series not in SERIES:
         raise StepError(
-            f"kernel {kernel} is not supported; Debian's kernels {' and '.join(SERIES)} are"
+            f"kernel {kernel} is not supported; choose a Debian kernel, {' or '.join(SERIES)}"
         )
     entry = find(kernel)
     if entry and not update:
