@@ -26,6 +26,9 @@ JOBS = 2
 CARGO_SUMMARY = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;", re.MULTILINE)
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
 
+# Leaders of the process groups of commands, which a Ctrl-C at the terminal does not reach.
+running: set[int] = set()
+
 Stage = tuple[str, Callable[[], object]]
 
 
@@ -106,11 +109,13 @@ def execute(command: str, limit: float, output: int | None) -> int | None:
         stderr=subprocess.STDOUT if output is not None else None,
         start_new_session=True,
     )
+    running.add(process.pid)
     try:
         return process.wait(timeout=limit)
     except subprocess.TimeoutExpired:
         return None
     finally:
+        running.discard(process.pid)
         kill_group(process.pid)
         process.wait()
 
@@ -123,7 +128,7 @@ def count(output: str, status: int | None) -> tuple[int, int]:
     cargo = [(int(p), int(f)) for p, f in CARGO_SUMMARY.findall(output)]
     others = [(int(p), int(f)) for p, f in SUMMARY.findall(output)]
     pairs = cargo or others[-1:]
-    passed, failed = (sum(numbers) for numbers in zip(*pairs)) if pairs else (0, 0)
+    passed, failed = (sum(numbers) for numbers in zip(*pairs, strict=True)) if pairs else (0, 0)
     if status != 0:
         return passed, max(failed, 1)
     return max(passed, 1), failed
@@ -161,9 +166,15 @@ def run_all(checks: list[Check], jobs: int) -> tuple[int, int]:
     logs = cache.LOGS / f"check-{cache.SRC.stat().st_ino:x}"
     logs.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
-        runs = [pool.submit(run_check, check, logs, show=jobs == 1) for check in checks]
-        results = [run.result() for run in runs]
-    passed, failed = (sum(numbers) for numbers in zip(*results))
+        try:
+            runs = [pool.submit(run_check, check, logs, show=jobs == 1) for check in checks]
+            results = [run.result() for run in runs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for leader in tuple(running):
+                kill_group(leader)
+            raise
+    passed, failed = (sum(numbers) for numbers in zip(*results, strict=True))
     return passed, failed
 
 
@@ -174,7 +185,9 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.monotonic()
     try:
-        checks = [check for check in read_table(TABLE.read_text()) if check.group == arguments.group]
+        checks = [
+            check for check in read_table(TABLE.read_text()) if check.group == arguments.group
+        ]
         if arguments.name:
             checks = [check for check in checks if check.name in arguments.name]
         if not checks:
@@ -185,6 +198,8 @@ def main() -> int:
         print(f"{arguments.group}: {error}", file=sys.stderr)
         print("0 passed, 1 failed")
         return 1
+    except KeyboardInterrupt:
+        return 130
     progress.say(arguments.group, f"everything took {time.monotonic() - start:.0f} s")
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0

@@ -28,7 +28,8 @@ def script_key() -> str:
 
 
 def release_number(entry: Path) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.match(r"[\d.]+", entry.name)[0].split("."))
+    """7.2.12, of 7.2.12+deb13-amd64-KEY."""
+    return tuple(int(number) for number in re.split(r"[^\d.]", entry.name)[0].split("."))
 
 
 def find(kernel: str) -> Path | None:
@@ -45,7 +46,7 @@ def ensure(kernel: str, update: bool = False) -> Path:
     series = debian.series_of(kernel)
     if series not in SERIES:
         raise StepError(
-            f"kernel {kernel} is not supported; Debian's kernels {' and '.join(SERIES)} are"
+            f"kernel {kernel} is not supported; choose a Debian kernel, {' or '.join(SERIES)}"
         )
     entry = find(kernel)
     if entry and not update:

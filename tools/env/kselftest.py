@@ -38,7 +38,7 @@ def build(series: str, tree: Path, new: Path) -> None:
     progress.run(topic, "installing kernel headers", headers, log)
     objects = new / "objects"
     objects.mkdir()
-    command = [
+    command: list[str | Path] = [
         *("make", "-C", source / "tools/testing/selftests/kvm", kernel_tree.jobs(), "ARCH=x86"),
         f"OUTPUT={objects}",
         f"KHDR_INCLUDES=-isystem {output}/usr/include",

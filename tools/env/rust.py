@@ -57,7 +57,9 @@ def products(release: Path, suffix: str) -> list[Path]:
     ]
 
 
-def build(name: str, kind: str, sources: Iterable[str], options: Iterable[str], suffix: str) -> Path:
+def build(
+    name: str, kind: str, sources: Iterable[str], options: Iterable[str], suffix: str
+) -> Path:
     """A directory with the executables or libraries, by their suffix, of a cargo build."""
     if not (WORKSPACE / "Cargo.lock").exists():
         raise StepError("tools/Cargo.lock is missing")
@@ -67,7 +69,13 @@ def build(name: str, kind: str, sources: Iterable[str], options: Iterable[str], 
 
     def make(new: Path) -> None:
         env = environment(kind)
-        command = ["cargo", "build", "--manifest-path", WORKSPACE / "Cargo.toml", *options]
+        command: list[str | Path] = [
+            "cargo",
+            "build",
+            "--manifest-path",
+            WORKSPACE / "Cargo.toml",
+            *options,
+        ]
         release = Path(env["CARGO_TARGET_DIR"]) / TARGET / "release"
         # Nothing of an earlier state of the sources is to be taken for a product.
         for old in products(release, suffix):

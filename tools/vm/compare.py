@@ -54,7 +54,15 @@ def parse(output: str) -> Results:
 def measure(series: str, module: str, tests: Path, log: Path) -> Results:
     """Runs the tests in one VM."""
     names = selected(tests)
-    command = [HERE / "run", "--module", module, "--kernel", series, "--timeout", str(VM_LIMIT)]
+    command: list[str | Path] = [
+        HERE / "run",
+        "--module",
+        module,
+        "--kernel",
+        series,
+        "--timeout",
+        str(VM_LIMIT),
+    ]
     command += ["--put", tests, "--put", SCRIPT, "--", "/selftests", str(LIMIT), *names]
     with log.open("w") as errors:
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -72,7 +80,12 @@ def stock(series: str, tests: Path) -> Results:
     """The stock module's results, from the cache if nothing they depend on has changed."""
     tree = kernel.ensure(series)
     library = firmware.ensure()
-    parts = [tree.name, qemu.ensure().read_bytes(), SCRIPT.read_bytes(), repr(selected(tests))]
+    parts: list[str | bytes] = [
+        tree.name,
+        qemu.ensure().read_bytes(),
+        SCRIPT.read_bytes(),
+        repr(selected(tests)),
+    ]
     key = cache.key_of(*parts, library.read_bytes() if library else "")
     entry = cache.CACHE / "selftest-results" / f"{series}-{key}"
 

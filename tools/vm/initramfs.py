@@ -99,12 +99,12 @@ def copy_modules(image: Path, release: str, tree: Path) -> None:
 def needed_modules(source: Path) -> set[str]:
     dependencies = {}
     for line in (source / "modules.dep").read_text().splitlines():
-        path, _, needs = line.partition(":")
-        dependencies[path] = needs.split()
+        module, _, needed = line.partition(":")
+        dependencies[module] = needed.split()
     paths: set[str] = set()
-    for path, needs in dependencies.items():
-        if Path(path).name.split(".")[0] in MODULES:
-            paths.update((path, *needs))
+    for module, needs in dependencies.items():
+        if Path(module).name.split(".")[0] in MODULES:
+            paths.update((module, *needs))
     return paths
 
 

@@ -29,7 +29,10 @@ class Table(unittest.TestCase):
 
 class Count(unittest.TestCase):
     def test_cases(self):
-        cargo = "test result: ok. 9 passed; 0 failed; 0 ignored\ntest result: FAILED. 1 passed; 2 failed; 0\n"
+        cargo = (
+            "test result: ok. 9 passed; 0 failed; 0 ignored\n"
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored\n"
+        )
         for expected, output, status in (
             ((1, 0), "", 0),
             ((0, 1), "", 3),

@@ -69,7 +69,9 @@ class Swap(unittest.TestCase):
     def test_unload(self):
         result = self.swap("unload")
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(result.stdout.splitlines()[:2], ["rmmod kvm_amd", "modprobe kvm_amd nested=0"])
+        self.assertEqual(
+            result.stdout.splitlines()[:2], ["rmmod kvm_amd", "modprobe kvm_amd nested=0"]
+        )
 
     def test_a_failed_load_brings_the_stock_module_back(self):
         self.command("insmod", "exit 1")

@@ -23,20 +23,21 @@ class Toolchain(unittest.TestCase):
                 if text:
                     (root / command).write_text(f"#!/bin/sh\necho '{text}'\n")
                     (root / command).chmod(0o755)
-            config = "".join(f"{key}={value}\n" for key, value in (CONFIG | changes).items() if value)
+            config = "".join(
+                f"{key}={value}\n" for key, value in (CONFIG | changes).items() if value
+            )
             (root / "tree/rust").mkdir(parents=True)
             (root / "tree/.config").write_text(config)
             if crates:
                 (root / "tree/rust/libkernel.rmeta").touch()
             for tool in ("sed", "tr", "head"):
                 (root / tool).symlink_to(f"/usr/bin/{tool}")
-            result = subprocess.run(
+            return subprocess.run(
                 ["/bin/sh", TOOLCHAIN, root / "tree"],
                 env={"PATH": os.fspath(root)},
                 capture_output=True,
                 text=True,
             )
-        return result
 
     def refuses(self, reason, **changes):
         result = self.run_with(**changes)
@@ -45,7 +46,9 @@ class Toolchain(unittest.TestCase):
 
     def test_variables(self):
         result = self.run_with()
-        self.assertEqual(result.stdout, "CC=x86_64-linux-gnu-gcc-14 CROSS_COMPILE=x86_64-linux-gnu-\n")
+        self.assertEqual(
+            result.stdout, "CC=x86_64-linux-gnu-gcc-14 CROSS_COMPILE=x86_64-linux-gnu-\n"
+        )
 
     def test_clang(self):
         result = self.run_with(CONFIG_CC_IS_CLANG="y", CONFIG_CLANG_VERSION="190107")

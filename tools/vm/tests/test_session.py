@@ -71,7 +71,8 @@ class Runs(unittest.TestCase):
 
     def test_console_and_files_are_kept(self):
         script = WELL.replace('"unload 0"', '"got 0", "unload 0"').replace(
-            'say("got', 'port["files"].sendall(b"tar"); port["console"].sendall(b"log\\r\\n"); say("got'
+            'say("got',
+            'port["files"].sendall(b"tar"); port["console"].sendall(b"log\\r\\n"); say("got',
         )
         result, _, _ = run(script)
         self.assertEqual((result.files, result.log), (b"tar", "log\n"))
