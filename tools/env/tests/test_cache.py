@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import os
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -35,12 +36,22 @@ class Cache(unittest.TestCase):
         cache.ensure(entry, lambda new: (new / "whole").touch())
         self.assertEqual({p.name for p in entry.iterdir()}, {"whole", "complete"})
 
-    def test_the_newest_entries_are_kept(self):
-        for age, name in enumerate(("x-3", "x-1", "x-2", "y-1")):
+    def test_old_entries_are_removed(self):
+        now = time.time()
+        ages = {"x-1": 5, "x-2": 4, "x-3": 0.5, "x-4": 3, "y-1": 9}  # days
+        for name, age in ages.items():
             (self.root / name).mkdir()
-            os.utime(self.root / name, (1000 - age, 1000 - age))
+            os.utime(self.root / name, (now, now - age * cache.DAY))
         cache.keep_newest(self.root, "x-*", 2)
-        self.assertEqual({p.name for p in self.root.iterdir()}, {"x-3", "x-1", "y-1"})
+        self.assertEqual({p.name for p in self.root.iterdir()}, {"x-3", "x-4", "y-1"})
+
+    def test_used_entries_are_not_old(self):
+        for name in ("x-1", "x-2"):
+            cache.ensure(self.root / name, lambda new: None)
+            os.utime(self.root / name, (0, 0))
+        cache.ensure(self.root / "x-1", mock.Mock())
+        cache.keep_newest(self.root, "x-*", 0)
+        self.assertEqual([p.name for p in self.root.glob("x-*")], ["x-1"])
 
     def test_a_link_follows_the_newest_entry(self):
         for name in ("one", "two"):
