@@ -12,6 +12,7 @@ use crate::status::{Result, Status};
 /// Bytes of a page. Memory is moved page by page, so that no length in a command sizes an
 /// allocation.
 pub const PAGE: usize = 4096;
+const OFFSET_MASK: u64 = PAGE as u64 - 1;
 
 /// A system physical address, the C-bit removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,11 @@ impl Spa {
         }
     }
 
+    /// The distance from the start of the page.
+    pub fn page_offset(self) -> u64 {
+        self.0 & OFFSET_MASK
+    }
+
     /// The address `bytes` further on.
     pub fn offset(self, bytes: u64) -> Result<Spa> {
         self.0
@@ -52,7 +58,7 @@ pub fn pages(start: Spa, len: u32) -> impl Iterator<Item = Result<(Spa, usize)>>
     core::iter::from_fn(move || {
         let rest = u64::from(len).checked_sub(done).filter(|rest| *rest > 0)?;
         let piece = start.offset(done).map(|spa| {
-            let in_page = (PAGE as u64).saturating_sub(spa.0 % PAGE as u64);
+            let in_page = (PAGE as u64).saturating_sub(spa.page_offset());
             (spa, rest.min(in_page) as usize)
         });
         done = match piece {

@@ -59,7 +59,8 @@ layouts! {
     }
     /// LAUNCH_UPDATE_DATA, LAUNCH_UPDATE_VMSA and LAUNCH_MEASURE.
     Region(20) { handle: U32, reserved: U32, address: U64, len: U32, }
-    /// LAUNCH_SECRET, SEND_UPDATE_* and RECEIVE_UPDATE_*.
+    /// LAUNCH_SECRET, SEND_UPDATE_* and RECEIVE_UPDATE_*. Linux declares SEND_UPDATE_VMSA without
+    /// the first reserved field, and never issues it.
     Packet(52) {
         handle: U32, reserved1: U32, hdr_address: U64, hdr_len: U32, reserved2: U32,
         guest_address: U64, guest_len: U32, reserved3: U32, trans_address: U64, trans_len: U32,
@@ -132,4 +133,48 @@ pub fn exact_len<T>(len: U32) -> Result {
 /// The size of a structure as a length field.
 pub fn len_of<T>() -> U32 {
     U32::new(u32::try_from(size_of::<T>()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+
+    /// Offsets that gcc computes from Linux 7.2 `include/linux/psp-sev.h`.
+    #[test]
+    fn offsets_are_those_of_the_kernel_header() {
+        for (ours, linux) in [
+            (offset_of!(InitEx, tmr_address), 8),
+            (offset_of!(InitEx, nv_address), 24),
+            (offset_of!(InitEx, nv_len), 32),
+            (offset_of!(PlatformStatus, flags), 3),
+            (offset_of!(PlatformStatus, build), 7),
+            (offset_of!(PekCertImport, oca_address), 16),
+            (offset_of!(PdhCertExport, chain_address), 16),
+            (offset_of!(PdhCertExport, chain_len), 24),
+            (offset_of!(GuestStatus, state), 12),
+            (offset_of!(Start, cert_address), 8),
+            (offset_of!(Start, session_address), 24),
+            (offset_of!(Region, address), 8),
+            (offset_of!(Region, len), 16),
+            (offset_of!(Packet, hdr_address), 8),
+            (offset_of!(Packet, guest_address), 24),
+            (offset_of!(Packet, trans_address), 40),
+            (offset_of!(SendStart, pdh_address), 8),
+            (offset_of!(SendStart, plat_address), 24),
+            (offset_of!(SendStart, amd_address), 40),
+            (offset_of!(SendStart, session_address), 56),
+            (offset_of!(Debug, dst_address), 16),
+            (offset_of!(Debug, len), 24),
+            (offset_of!(Attestation, mnonce), 16),
+            (offset_of!(Attestation, len), 32),
+            (offset_of!(SnpInitEx, list_address), 8),
+            (offset_of!(SnpInitEx, max_snp_asid), 16),
+            (offset_of!(SnpFeatureInfo, address), 8),
+            (offset_of!(SnpPlatformStatus, guest_count), 12),
+            (offset_of!(SnpPlatformStatus, current_tcb), 16),
+        ] {
+            assert_eq!(ours, linux);
+        }
+    }
 }

@@ -135,10 +135,10 @@ fn init_checks_its_buffer_and_the_cores() {
 fn the_c_bit_is_not_part_of_an_address() {
     let mut psp = Psp::new("c-bit=47");
     psp.machine.put(CMD, init(true).as_bytes());
-    let buffer = CMD | 1 << 47;
+    let buffer = CMD | (1 << 47);
     assert_eq!(psp.fw.command(1, buffer).status, Status::SUCCESS);
     assert_eq!(
-        psp.fw.command(4, CMD | 1 << 51).status,
+        psp.fw.command(4, CMD | (1 << 51)).status,
         Status::INVALID_ADDRESS
     );
 }
@@ -242,6 +242,10 @@ fn the_state_file_keeps_the_identity() {
 
 #[test]
 fn init_ex_keeps_the_identity_in_the_drivers_buffer() {
+    // The buffer is all ones or, from a driver without a file, all zeros.
+    let mut psp = Psp::new("");
+    assert_eq!(psp.machine.get(NV, 32 * 1024), [0; 32 * 1024]);
+    psp.ok("INIT_EX", &init_ex()).unwrap();
     let mut psp = Psp::new("");
     psp.machine.put(NV, &[0xff; 32 * 1024]);
     let start = |psp: &mut Psp| psp.ok("INIT_EX", &init_ex()).map(|_| ());

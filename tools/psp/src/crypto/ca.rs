@@ -20,8 +20,9 @@ use crate::crypto::sign::{Authority, rsa_key, rsa_verify};
 use crate::status::{Result, Status};
 
 const EXPONENT: u32 = 65537;
-/// Bytes of modulus, exponent and signature of our own certificates.
-const SIZE: usize = 512;
+/// Size of modulus, exponent and signature of our own certificates.
+const BITS: u32 = 4096;
+const SIZE: usize = BITS as usize / 8;
 /// Size of an AMD certificate with 4096-bit numbers, the largest.
 pub const MAX_CERT_SIZE: usize = size_of::<Head>() + 3 * SIZE;
 
@@ -50,11 +51,17 @@ fn hashed_number(label: &str) -> BigUint {
     BigUint::from_bytes_be(&bytes)
 }
 
+/// The prime of a label.
+#[allow(clippy::arithmetic_side_effects)] // a BigUint grows as needed
+fn prime(label: &str, offset: u32) -> BigUint {
+    hashed_number(label) + BigUint::from(offset)
+}
+
 fn private_key(name: &str) -> Result<RsaPrivateKey> {
     let mut primes = OFFSETS
         .iter()
         .filter(|(label, _)| label.starts_with(name))
-        .map(|(label, offset)| hashed_number(label) + BigUint::from(*offset));
+        .map(|(label, offset)| prime(label, *offset));
     match (primes.next(), primes.next()) {
         (Some(p), Some(q)) => RsaPrivateKey::from_p_q(p, q, BigUint::from(EXPONENT)),
         _ => return Err(Status::HWERROR_PLATFORM),
@@ -101,8 +108,8 @@ fn amd_certificate(name: &str, usage: Usage, signer: &str) -> Result<Vec<u8>> {
         certifying_id: key_id(signer),
         usage: U32::new(usage as u32),
         reserved: [0; 16],
-        exponent_bits: U32::new(8 * SIZE as u32),
-        modulus_bits: U32::new(8 * SIZE as u32),
+        exponent_bits: U32::new(BITS),
+        modulus_bits: U32::new(BITS),
     };
     let exponent: [u8; SIZE] = crate::crypto::cert::le_extend(&key.e().to_bytes_be());
     let modulus: [u8; SIZE] = crate::crypto::cert::le_extend(&key.n().to_bytes_be());
@@ -148,7 +155,7 @@ fn parse(bytes: &[u8], usage: Usage) -> Result<(Parsed<'_>, &[u8])> {
     if head.version.get() != 1
         || head.usage.get() != usage as u32
         || head.exponent_bits.get() != bits
-        || !matches!(bits, 2048 | 4096)
+        || !matches!(bits, 2048 | BITS)
     {
         return Err(bad);
     }
@@ -170,7 +177,7 @@ fn parse(bytes: &[u8], usage: Usage) -> Result<(Parsed<'_>, &[u8])> {
 
 impl Parsed<'_> {
     fn sha384(&self) -> bool {
-        self.head.modulus_bits.get() == 4096
+        self.head.modulus_bits.get() == BITS
     }
 
     fn verify(&self, signer: &Parsed<'_>) -> Result {

@@ -51,7 +51,8 @@ fn transfer(fw: &mut Firmware, job: &Transfer, allowed: fn(Policy) -> Result) ->
     let len = u64::from(block_len(job.len)?);
     let src = fw.mem.spa(job.src.0.get()).aligned(BLOCK.into())?;
     let dst = fw.mem.spa(job.dst.0.get()).aligned(BLOCK.into())?;
-    (src.offset(len)?, dst.offset(len)?);
+    src.offset(len)?;
+    dst.offset(len)?;
     let step = PAGE as u64;
     let pieces = len.div_ceil(step);
     let mut page = [0; PAGE];

@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn minimum_version_is_major_then_minor() {
-        let policy = |major: u32, minor: u32| Policy::accept(major << 16 | minor << 24, false);
+        let policy = |major: u32, minor: u32| Policy::accept((major << 16) | (minor << 24), false);
         let [major, minor] = API.map(u32::from);
         assert!(policy(0, 0).is_ok());
         assert!(policy(major, minor).is_ok());

@@ -24,7 +24,8 @@ pub const NV_SIZE: usize = 32 * 1024;
 
 const MAGIC: [u8; 8] = *b"sevfw nv";
 const VERSION: u32 = 1;
-/// A blank area is all ones, as flash is after erasure.
+/// A blank area is all ones, as flash is after erasure. One of all zeros, which Linux passes to
+/// INIT_EX when its file does not exist, counts as blank too. unspecified.
 const BLANK: u8 = 0xff;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -121,7 +122,8 @@ fn identity(body: &Body) -> Option<Identity> {
 
 /// What an area holds.
 pub fn open(area: &[u8], chip: &Chip) -> Content {
-    if area.iter().all(|byte| *byte == BLANK) {
+    let all = |value| area.iter().all(|byte| *byte == value);
+    if all(BLANK) || all(0) {
         return Content::Blank;
     }
     let Ok((mut image, _)) = Image::read_from_prefix(area) else {

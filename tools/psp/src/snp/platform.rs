@@ -182,8 +182,7 @@ fn output(fw: &Firmware, address: u64, bytes: &[u8]) -> Result {
     if entry.state() != PageState::Firmware {
         return Err(Status::INVALID_PAGE_STATE);
     }
-    let in_page = spa.get() % PAGE as u64;
-    if in_page.saturating_add(bytes.len() as u64) > PAGE as u64 {
+    if spa.page_offset().saturating_add(bytes.len() as u64) > PAGE as u64 {
         return Err(Status::INVALID_ADDRESS);
     }
     fw.mem.write_bytes(spa, bytes)?;

@@ -55,7 +55,7 @@ impl Machine {
     pub fn new() -> Rc<Self> {
         let mut msrs = BTreeMap::new();
         for core in 0..CORES {
-            msrs.insert((core, 0xc001_0010), 1 << 23 | 1 << 24 | 1 << 25);
+            msrs.insert((core, 0xc001_0010), 0b111 << 23);
             msrs.insert((core, 0xc001_0117), 0);
             msrs.insert((core, 0xc001_0132), 0x70_0000);
             msrs.insert((core, 0xc001_0133), 0x7f_ffff);
@@ -351,10 +351,11 @@ pub fn region(handle: u32, address: u64, len: u32) -> wire::Region {
 
 /// Short enough to print when an assertion fails.
 pub fn print(value: &(impl IntoBytes + Immutable + ?Sized)) -> String {
-    Sha256::digest(value.as_bytes())[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = Sha256::digest(value.as_bytes());
+    format!(
+        "{:016x}",
+        u64::from_be_bytes(*digest.first_chunk().unwrap())
+    )
 }
 
 /// Guest states as GUEST_STATUS encodes them.
