@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use kvm_bindings::*;
-use nix::errno::Errno::{EBADF, EFAULT, EINVAL, ENOTTY};
+use nix::errno::Errno::{self, EBADF, EFAULT, EINVAL, ENOTTY};
 use sev_vm::bad::{self, Addresses, Descriptors};
 use sev_vm::cmd::{Answer, issue_at};
 use sev_vm::guest;
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
             ("not_initialised", not_initialised),
             ("not_started", not_started),
             ("descriptors", descriptors),
-            ("descriptor_closed_later", descriptor_closed_later),
+            ("device_file", device_file),
+            ("not_served", not_served),
         ],
     )
 }
@@ -223,7 +224,7 @@ fn descriptors(t: &mut Test) -> Result<()> {
 
 /// The descriptor of LAUNCH_START is closed, or its number given to another file. Upstream
 /// remembers the number.
-fn descriptor_closed_later(t: &mut Test) -> Result<()> {
+fn device_file(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let mut vm = Vm::sev(&host)?;
     let own = open_sev()?;
@@ -242,5 +243,21 @@ fn descriptor_closed_later(t: &mut Test) -> Result<()> {
     t.check("number_reopened", again.as_raw_fd() == vm.sev_fd);
     let answer = vm.guest_status(&mut kvm_sev_guest_status::default());
     t.case("status_after_reopen", answer, Answer::OK);
+    Ok(())
+}
+
+/// Commands that this module may not serve yet: on a SEV guest they give a clear answer, that
+/// is an error number which does not depend on chance, and leave the guest alone.
+fn not_served(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let vm = Vm::started(&host, 0)?;
+    for (name, id) in OTHER_COMMANDS.into_iter().chain(ODD_COMMANDS) {
+        let answer = vm.command(id, 0);
+        let clear = [ENOTTY, EINVAL, EFAULT].map(|errno| Answer::refused(errno).errno);
+        // SEND_FINISH, SEND_CANCEL and RECEIVE_FINISH have no argument: firmware says no.
+        let by_firmware = answer.errno == Errno::EIO as i32 && answer.fw != 0;
+        t.check(name, clear.contains(&answer.errno) || by_firmware);
+    }
+    t.value("state", vm.state()?, guest_state::LAUNCHING);
     Ok(())
 }
