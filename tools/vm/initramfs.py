@@ -58,7 +58,7 @@ def base(kernel: Path) -> Path:
     key = cache.key_of(release, here.read_bytes(), *(path.read_bytes() for path in programs))
     entry = cache.CACHE / "initramfs" / f"{release}-{key}"
     cache.ensure(entry, lambda new: make_base(kernel, release, new / "base.cpio"))
-    cache.drop_siblings(entry, f"{release}-*")
+    cache.keep_newest(entry.parent, f"{release}-*", 1)
     return entry / "base.cpio"
 
 
