@@ -49,10 +49,16 @@ def is_complete(entry: Path) -> bool:
     return (entry / "complete").exists()
 
 
+def use(entry: Path) -> Path:
+    """Marks an entry as used now, so that nobody takes it for an old one."""
+    os.utime(entry)
+    return entry
+
+
 def ensure(entry: Path, build: Callable[[Path], None]) -> Path:
     """Returns `entry`, built by `build` unless it is there already."""
     if is_complete(entry):
-        return entry
+        return use(entry)
     with locked("-".join(entry.relative_to(CACHE).parts)):
         if not is_complete(entry):
             shutil.rmtree(entry, ignore_errors=True)
@@ -70,19 +76,12 @@ def point(link: Path, entry: Path) -> None:
     new.replace(link)
 
 
-def drop_siblings(entry: Path, pattern: str) -> None:
-    """Removes superseded entries next to `entry`."""
-    for other in entry.parent.glob(pattern):
-        if other != entry and not other.is_symlink():
-            shutil.rmtree(other)
-
-
 def keep_newest(directory: Path, pattern: str, count: int) -> None:
     """Removes old entries, but neither the `count` newest nor any of the last day.
 
     Other checkouts, and runs that have not ended, may be using those.
     """
     entries = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime)
-    for old in entries[:-count]:
+    for old in entries[: max(0, len(entries) - count)]:
         if not old.is_symlink() and time.time() - old.stat().st_mtime > DAY:
             shutil.rmtree(old, ignore_errors=True)

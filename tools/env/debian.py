@@ -43,7 +43,7 @@ class KernelPackages:
     @property
     def localversion(self) -> str:
         """What Debian appends to the kernel's own version: +deb13-amd64."""
-        return self.release[re.match(r"[\d.]+", self.release).end() :]
+        return re.sub(r"^[\d.]+", "", self.release)
 
 
 def available(pattern: str) -> set[tuple[str, str]]:
@@ -101,7 +101,11 @@ def fetch(topic: str, package: str, version: str, into: Path, log: Path) -> None
     into.mkdir(parents=True, exist_ok=True)
     command = ["apt-get", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
     progress.run(
-        topic, f"downloading {package}", [*command, "download", f"{package}={version}"], log, cwd=into
+        topic,
+        f"downloading {package}",
+        [*command, "download", f"{package}={version}"],
+        log,
+        cwd=into,
     )
     (deb,) = into.glob(f"{package}_*.deb")
     progress.run(topic, f"unpacking {package}", ["dpkg-deb", "-x", deb, into], log)

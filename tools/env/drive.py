@@ -3,17 +3,18 @@
 
 import argparse
 import os
-import signal
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import cache, firmware, kernel, kselftest, module, progress, qemu, rust
+from .processes import kill_group
 from .progress import StepError
 
 TABLE = Path(__file__).with_name("checks")
@@ -21,6 +22,12 @@ GROUPS = ("run", "check")
 FAILURE_LINES = 60
 # Two at a time: a VM leaves a CPU idle now and then.
 JOBS = 2
+
+CARGO_SUMMARY = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;", re.MULTILINE)
+SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
+
+# Leaders of the process groups of commands, which a Ctrl-C at the terminal does not reach.
+running: set[int] = set()
 
 Stage = tuple[str, Callable[[], object]]
 
@@ -94,7 +101,7 @@ def execute(command: str, limit: float, output: int | None) -> int | None:
     """The status of a shell command; None: it exceeded its limit and was killed."""
     environment = os.environ | {"PROGRAMS": str(rust.programs())}
     process = subprocess.Popen(
-        ["sh", "-c", command],
+        ["bash", "-o", "pipefail", "-c", command],
         cwd=cache.SRC,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -102,16 +109,29 @@ def execute(command: str, limit: float, output: int | None) -> int | None:
         stderr=subprocess.STDOUT if output is not None else None,
         start_new_session=True,
     )
+    running.add(process.pid)
     try:
         return process.wait(timeout=limit)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        running.discard(process.pid)
+        kill_group(process.pid)
         process.wait()
+
+
+def count(output: str, status: int | None) -> tuple[int, int]:
+    """(passed, failed) as a check's output has it, else of the check as a whole.
+
+    Cargo says it for each test program; of others the last line that says it counts.
+    """
+    cargo = [(int(p), int(f)) for p, f in CARGO_SUMMARY.findall(output)]
+    others = [(int(p), int(f)) for p, f in SUMMARY.findall(output)]
+    pairs = cargo or others[-1:]
+    passed, failed = (sum(numbers) for numbers in zip(*pairs, strict=True)) if pairs else (0, 0)
+    if status != 0:
+        return passed, max(failed, 1)
+    return max(passed, 1), failed
 
 
 def verdict(status: int | None, limit: float) -> str:
@@ -120,27 +140,42 @@ def verdict(status: int | None, limit: float) -> str:
     return "ok" if status == 0 else f"failed with status {status}"
 
 
-def run_check(check: Check, logs: Path) -> bool:
-    """Runs one of several checks: a line if it passes, the end of its output if not."""
+def run_check(check: Check, logs: Path, *, show: bool) -> tuple[int, int]:
+    """Runs a check and returns how much of it passed and failed.
+
+    Shows its whole output, or else a line if it passes, and the end of its output if not.
+    """
     log = logs / f"{check.name}.log"
     start = time.monotonic()
     with log.open("wb") as output:
-        status = execute(check.command, check.limit, output.fileno())
+        command = f"{{ {check.command}; }} 2>&1 | tee {log}" if show else check.command
+        status = execute(command, check.limit, None if show else output.fileno())
     seconds = time.monotonic() - start
-    report = f"{check.name:<24} {verdict(status, check.limit)} ({seconds:.1f} s)"
+    passed, failed = count(log.read_text(errors="replace"), status)
+    report = f"{check.name:<20} {passed:>4} passed {failed:>3} failed {seconds:>6.1f} s"
     if status != 0:
+        report += f"  {verdict(status, check.limit)}"
+    if status != 0 and not show:
         report += f"\n{progress.tail(log, FAILURE_LINES)}\n{check.name}: {check.command}\n"
     print(report, flush=True)
-    return status == 0
+    return passed, failed
 
 
-def run_all(checks: list[Check]) -> list[bool]:
-    """In the order of the table, JOBS at a time."""
+def run_all(checks: list[Check], jobs: int) -> tuple[int, int]:
+    """In the order of the table, `jobs` at a time; one at a time shows all output."""
     logs = cache.LOGS / f"check-{cache.SRC.stat().st_ino:x}"
     logs.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(JOBS) as pool:
-        runs: list[Future[bool]] = [pool.submit(run_check, check, logs) for check in checks]
-        return [run.result() for run in runs]
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            runs = [pool.submit(run_check, check, logs, show=jobs == 1) for check in checks]
+            results = [run.result() for run in runs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for leader in tuple(running):
+                kill_group(leader)
+            raise
+    passed, failed = (sum(numbers) for numbers in zip(*results, strict=True))
+    return passed, failed
 
 
 def main() -> int:
@@ -150,19 +185,21 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.monotonic()
     try:
-        checks = [check for check in read_table(TABLE.read_text()) if check.group == arguments.group]
+        checks = [
+            check for check in read_table(TABLE.read_text()) if check.group == arguments.group
+        ]
         if arguments.name:
             checks = [check for check in checks if check.name in arguments.name]
+        if not checks:
+            raise StepError(f"no such check: {' '.join(arguments.name)}")
         set_up(arguments.group)
-        if arguments.group == "run":
-            results = [execute(check.command, check.limit, None) == 0 for check in checks]
-        else:
-            results = run_all(checks)
+        passed, failed = run_all(checks, JOBS if arguments.group == "check" else 1)
     except StepError as error:
         print(f"{arguments.group}: {error}", file=sys.stderr)
         print("0 passed, 1 failed")
         return 1
-    passed = sum(results)
+    except KeyboardInterrupt:
+        return 130
     progress.say(arguments.group, f"everything took {time.monotonic() - start:.0f} s")
-    print(f"{passed} passed, {len(results) - passed} failed", flush=True)
-    return 0 if results and all(results) else 1
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0

@@ -19,21 +19,19 @@ from .progress import StepError
 
 KERNELS = cache.CACHE / "kernel"
 SERIES = ("7.2", "7.3")
-KEEP = 2  # trees of each series: other checkouts use this cache as well
-
-
-def script_key() -> str:
-    """Of what decides how a tree looks."""
-    return cache.key_of(*(Path(m.__file__).read_bytes() for m in (kernel_tree, debian)))
+# Of what decides how a tree looks.
+SCRIPT_KEY = cache.key_of(Path(kernel_tree.__file__).read_bytes())
+KEEP = 1  # trees of each series: other checkouts use this cache as well
 
 
 def release_number(entry: Path) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.match(r"[\d.]+", entry.name)[0].split("."))
+    """7.2.12, of 7.2.12+deb13-amd64-KEY."""
+    return tuple(int(number) for number in re.split(r"[^\d.]", entry.name)[0].split("."))
 
 
 def find(kernel: str) -> Path | None:
     """The tree of a release, or the newest of a series, if this version of the scripts made it."""
-    entries = filter(cache.is_complete, KERNELS.glob(f"{kernel}*-{script_key()}"))
+    entries = filter(cache.is_complete, KERNELS.glob(f"{kernel}*-{SCRIPT_KEY}"))
     return max(entries, key=release_number, default=None)
 
 
@@ -45,15 +43,15 @@ def ensure(kernel: str, update: bool = False) -> Path:
     series = debian.series_of(kernel)
     if series not in SERIES:
         raise StepError(
-            f"kernel {kernel} is not supported; Debian's kernels {' and '.join(SERIES)} are"
+            f"kernel {kernel} is not supported; choose a Debian kernel, {' or '.join(SERIES)}"
         )
     entry = find(kernel)
     if entry and not update:
-        return entry
+        return cache.use(entry)
     topic = f"kernel {kernel}"
     log = cache.LOGS / f"kernel-{kernel}.log"
     packages = debian.find(topic, kernel, log)
-    entry = KERNELS / f"{packages.release}-{script_key()}"
+    entry = KERNELS / f"{packages.release}-{SCRIPT_KEY}"
     cache.ensure(entry, lambda new: kernel_tree.make(topic, packages, new, log))
     cache.point(KERNELS / series, entry)
     cache.keep_newest(KERNELS, f"{series}.*", KEEP)

@@ -33,9 +33,9 @@ BULK = (
     "sound",
 )
 FOREIGN_ARCHES = (
-    "alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc "
-    "powerpc riscv s390 sh sparc xtensa"
-).split()
+    *("alpha", "arc", "arm", "arm64", "csky", "hexagon", "loongarch", "m68k", "microblaze"),
+    *("mips", "nios2", "openrisc", "parisc", "powerpc", "riscv", "s390", "sh", "sparc", "xtensa"),
+)
 CODE = ("*.c", "*.h", "*.S", "*.rs", "*.dts", "*.dtsi", "*.txt", "*.rst", "*.fuc*", "*.uc", "*.bin")
 
 # The prefix matters: CC_VERSION_TEXT contains it, and has to be Debian's.
@@ -91,7 +91,13 @@ def unpack_source(
     code = [f"*/{directory}/{pattern}" for directory in BULK for pattern in CODE]
     arches = [f"*/arch/{arch}/{name}" for arch in FOREIGN_ARCHES for name in ("boot", "*.[chS]")]
     excludes = [f"--exclude={pattern}" for pattern in (*code, *arches, "*/Documentation/*.rst")]
-    command = ["tar", "-C", src, "--strip-components=1", "--wildcards-match-slash"]
+    command: list[str | Path] = [
+        "tar",
+        "-C",
+        src,
+        "--strip-components=1",
+        "--wildcards-match-slash",
+    ]
     progress.run(topic, "unpacking the source", [*command, *excludes, "-xf", archive], log)
     archive.unlink()
 
@@ -112,5 +118,7 @@ def prepare_build(
     ).stdout.split()[-1]
     if release != packages.release:
         raise StepError(f"the tree calls itself {release}, the packages {packages.release}")
-    progress.run(topic, "checking the Rust toolchain", make_command(src, build, "rustavailable"), log)
+    progress.run(
+        topic, "checking the Rust toolchain", make_command(src, build, "rustavailable"), log
+    )
     progress.run(topic, "preparing for modules", make_command(src, build, "modules_prepare"), log)

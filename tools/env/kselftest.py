@@ -8,6 +8,8 @@ from pathlib import Path
 from . import cache, kernel, kernel_tree, progress
 from .progress import StepError
 
+KEEP = 2  # releases of each series
+
 
 def ensure(series: str, name: str) -> Path:
     """Path of the test `name`, for instance x86/sev_smoke_test."""
@@ -24,7 +26,7 @@ def ensure_all(series: str) -> Path:
     tree = kernel.ensure(series)
     entry = cache.CACHE / "kselftest" / f"{tree.name}-{cache.key_of(Path(__file__))}"
     cache.ensure(entry, lambda new: build(series, tree, new))
-    cache.drop_siblings(entry, f"{series}.*")
+    cache.keep_newest(entry.parent, f"{series}.*", KEEP)
     return entry / "tests"
 
 
@@ -36,7 +38,7 @@ def build(series: str, tree: Path, new: Path) -> None:
     progress.run(topic, "installing kernel headers", headers, log)
     objects = new / "objects"
     objects.mkdir()
-    command = [
+    command: list[str | Path] = [
         *("make", "-C", source / "tools/testing/selftests/kvm", kernel_tree.jobs(), "ARCH=x86"),
         f"OUTPUT={objects}",
         f"KHDR_INCLUDES=-isystem {output}/usr/include",

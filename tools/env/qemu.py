@@ -18,6 +18,7 @@ def ensure() -> Path:
         return Path(override)
     with subprocess.Popen([SCRIPT], stdout=subprocess.PIPE, text=True) as build:
         last = ""
+        assert build.stdout
         for line in build.stdout:
             if last:
                 print(last, file=sys.stderr, flush=True)

@@ -12,17 +12,21 @@ from .progress import StepError
 WORKSPACE = cache.SRC / "tools"
 TARGET = "x86_64-unknown-linux-gnu"
 KEEP = 4  # entries of each product: other checkouts use this cache as well
-# Directories that hold nothing of the workspace.
-OTHERS = ("tools/qemu", "tools/env", "tools/vm")
+# Where the sources of products are: files and directories of the checkout.
+MANIFESTS = ("tools/Cargo.toml", "tools/Cargo.lock")
+FIRMWARE = (*MANIFESTS, "tools/psp")
+PROGRAMS = (*MANIFESTS, "tools", "selftests", "uapi")
+# Directories of tools/ that hold nothing of the programs.
+OTHERS = ("qemu", "env", "vm", "unit")
 
 
-def sources() -> list[Path]:
-    """Everything that can change what cargo builds: members may include each other's files."""
-    others = [cache.SRC / other for other in OTHERS]
+def files(names: Iterable[str]) -> list[Path]:
+    others = [WORKSPACE / other for other in OTHERS]
+    roots = [cache.SRC / name for name in names]
+    paths = [p for root in roots for p in (root.rglob("*") if root.is_dir() else [root])]
     return sorted(
         path
-        for directory in ("tools", "selftests", "src", "uapi")
-        for path in (cache.SRC / directory).rglob("*")
+        for path in set(paths)
         if path.is_file() and not any(path.is_relative_to(other) for other in others)
     )
 
@@ -46,20 +50,32 @@ def products(release: Path, suffix: str) -> list[Path]:
     """What cargo has put into its output directory; executables have no suffix."""
     if not release.exists():
         return []
-    return [path for path in release.iterdir() if path.is_file() and path.suffix == suffix]
+    return [
+        path
+        for path in release.iterdir()
+        if path.is_file() and path.suffix == suffix and path.stat().st_mode & 0o100
+    ]
 
 
-def build(name: str, kind: str, options: Iterable[str], suffix: str) -> Path:
+def build(
+    name: str, kind: str, sources: Iterable[str], options: Iterable[str], suffix: str
+) -> Path:
     """A directory with the executables or libraries, by their suffix, of a cargo build."""
     if not (WORKSPACE / "Cargo.lock").exists():
         raise StepError("tools/Cargo.lock is missing")
     options = ("--release", "--locked", "--target", TARGET, *options)
-    key = cache.key_of(name, *options, Path(__file__).read_bytes(), *sources())
+    key = cache.key_of(name, *options, Path(__file__).read_bytes(), *files(sources))
     entry = cache.CACHE / "rust" / f"{name}-{key}"
 
     def make(new: Path) -> None:
         env = environment(kind)
-        command = ["cargo", "build", "--manifest-path", WORKSPACE / "Cargo.toml", *options]
+        command: list[str | Path] = [
+            "cargo",
+            "build",
+            "--manifest-path",
+            WORKSPACE / "Cargo.toml",
+            *options,
+        ]
         release = Path(env["CARGO_TARGET_DIR"]) / TARGET / "release"
         # Nothing of an earlier state of the sources is to be taken for a product.
         for old in products(release, suffix):
@@ -75,10 +91,11 @@ def build(name: str, kind: str, options: Iterable[str], suffix: str) -> Path:
 
 def firmware() -> Path:
     """The PSP firmware, a shared library for QEMU."""
-    return build("firmware", "shared", ("--package", "sevfw", "--lib"), ".so") / "libsevfw.so"
+    options = ("--package", "sevfw", "--lib")
+    return build("firmware", "shared", FIRMWARE, options, ".so") / "libsevfw.so"
 
 
 def programs() -> Path:
     """A directory with all programs of the workspace, for the host VM."""
     # With --target, build scripts and macros are not linked statically.
-    return build("programs", "static", ("--workspace", "--bins"), "")
+    return build("programs", "static", PROGRAMS, ("--workspace", "--bins"), "")

@@ -24,6 +24,7 @@ BUSYBOX = Path("/usr/bin/busybox")
 # With what they depend on; a kernel that has one built in does not need it.
 MODULES = ("kvm-amd", "ccp", "virtio_blk", "virtio-rng", "9p", "9pnet_virtio", "msr", "cpuid")
 DIRECTORIES = "bin sbin dev etc proc root run sys tmp"
+KEEP = 2  # archives of each release
 
 
 @dataclass
@@ -54,10 +55,11 @@ def base(kernel: Path) -> Path:
     """The cached base archive for a kernel tree."""
     release = (kernel / "version").read_text().strip()
     here = Path(__file__)
-    key = cache.key_of(release, here.read_bytes(), (GUEST / "init").read_bytes(), BUSYBOX)
+    programs = (GUEST / "init", GUEST / "psp", BUSYBOX)
+    key = cache.key_of(release, here.read_bytes(), *(path.read_bytes() for path in programs))
     entry = cache.CACHE / "initramfs" / f"{release}-{key}"
     cache.ensure(entry, lambda new: make_base(kernel, release, new / "base.cpio"))
-    cache.drop_siblings(entry, f"{release}-*")
+    cache.keep_newest(entry.parent, f"{release}-*", KEEP)
     return entry / "base.cpio"
 
 
@@ -68,6 +70,7 @@ def make_base(kernel: Path, release: str, output: Path) -> None:
             (tree / directory).mkdir()
         shutil.copy(GUEST / "init", tree / "init")
         shutil.copy(BUSYBOX, tree / "bin/busybox")
+        shutil.copy(GUEST / "psp", tree / "sbin/psp")
         applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True)
         for applet in applets.stdout.split():
             if applet != "busybox":
@@ -97,12 +100,12 @@ def copy_modules(image: Path, release: str, tree: Path) -> None:
 def needed_modules(source: Path) -> set[str]:
     dependencies = {}
     for line in (source / "modules.dep").read_text().splitlines():
-        path, _, needs = line.partition(":")
-        dependencies[path] = needs.split()
+        module, _, needed = line.partition(":")
+        dependencies[module] = needed.split()
     paths: set[str] = set()
-    for path, needs in dependencies.items():
-        if Path(path).name.split(".")[0] in MODULES:
-            paths.update((path, *needs))
+    for module, needs in dependencies.items():
+        if Path(module).name.split(".")[0] in MODULES:
+            paths.update((module, *needs))
     return paths
 
 

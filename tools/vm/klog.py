@@ -41,7 +41,9 @@ HARMLESS = re.compile(r"WARNING: (?:CPU0 microcode|Spectre|unprivileged eBPF)", 
 def complaints(log: str) -> list[str]:
     """The lines that say that something is wrong with the kernel."""
     return [
-        line.strip() for line in log.splitlines() if PATTERN.match(line) and not HARMLESS.search(line)
+        line.strip()
+        for line in log.splitlines()
+        if PATTERN.match(line) and not HARMLESS.search(line)
     ]
 
 

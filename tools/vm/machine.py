@@ -10,13 +10,13 @@ PLATFORMS = {"none": 0, "sev": 1, "es": 2, "snp": 3}
 # Virtio-serial ports, see guest/init; `psp` relays to the firmware's control channel.
 PORTS = ("control", "out", "err", "files", "psp")
 
-CPU = (
-    "EPYC-Milan,-hypervisor,+svm,+npt,+nrip-save,+lbrv,+flushbyasid,+decodeassists,phys-bits=48"
-)
+CPU = "EPYC-Milan,-hypervisor,+svm,+npt,+nrip-save,+lbrv,+flushbyasid,+decodeassists,phys-bits=48"
 
-# A machine that goes on after an Oops or a lockup tells nothing new: panic, and end.
+# A machine that goes on after an Oops or a lockup tells nothing new: panic, and end. The
+# emulated TSC keeps time, but comparing it with others goes wrong on a busy machine.
 COMMAND_LINE = (
-    "console=ttyS0 ignore_loglevel panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1"
+    "console=ttyS0 ignore_loglevel panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1 "
+    "tsc=reliable"
 )
 BIOS_DIRECTORIES = ("/usr/share/seabios", "/usr/share/qemu")
 

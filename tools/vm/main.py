@@ -25,7 +25,8 @@ return its exit status. Other statuses:
   2    the run could not be set up
 In the VM: files of --put in /, /dev/kvm, /dev/sev, the modules
 /lib/modules/kvm-amd-{stock,rust}.ko, and /dev/virtio-ports/psp, where a line with a
-request to the firmware (counters, fault ..., machine-counters) gets a line in reply."""
+request to the firmware (counters, fault ..., machine-counters) gets a line in reply, as
+long as the port is kept open; `psp REQUEST` does that from a shell."""
 
 TIMED_OUT = 124
 VM_FAILED = 125
@@ -44,7 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--module", choices=("rust", "stock"), default="rust", help="which kvm-amd (rust)")
     add("--platform", choices=tuple(PLATFORMS), default="sev", help="what the CPU offers (sev)")
-    add("--kernel", default="7.2", metavar="SERIES", help="7.2, 7.3 or debug (7.2)")
+    add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3 (7.2)")
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
     add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
     add("--mem", default="2G", metavar="SIZE", help="memory (2G)")
@@ -126,7 +127,7 @@ def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
         say(problem)
     if result.timed_out:
         return TIMED_OUT
-    if problems:
+    if problems or result.status is None:
         return VM_FAILED
     return result.status
 

@@ -3,12 +3,12 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import sys
 from dataclasses import dataclass, field
 from typing import BinaryIO
+
+from env.processes import kill_group
 
 from . import figures
 from .machine import PORTS, Machine
@@ -21,11 +21,11 @@ QUIT_PATIENCE = 5  # seconds
 FAILURES = {"got": "not every file of --get could be read", "unload": "rmmod kvm_amd failed"}
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """The machine, not the command, went wrong."""
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The machine is gone in the midst of the conversation."""
 
 
@@ -63,18 +63,19 @@ class Session:
             asyncio.create_task(self._copy("files", self._files.extend)),
             asyncio.create_task(self._copy("console", self.result.console.extend)),
         ]
+        assert process.stderr
         errors = asyncio.create_task(process.stderr.read())
         try:
             async with asyncio.timeout(timeout):
                 await self._talk(process)
         except TimeoutError:
             self.result.timed_out = True
-        except (Ended, ConnectionError):
+        except (EndedError, QmpError, ConnectionError):
             await asyncio.wait({asyncio.create_task(process.wait())}, timeout=QUIT_PATIENCE)
             self.result.problems.append(
                 f"the machine ended by itself (QEMU status {process.returncode})"
             )
-        except Failed as error:
+        except FailedError as error:
             self.result.problems.append(str(error))
         finally:
             kill_group(process.pid)
@@ -125,7 +126,7 @@ class Session:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not talk.done():
-                raise Ended
+                raise EndedError
             await talk
             # Ending it in order lets the firmware close its files.
             with contextlib.suppress(QmpError, TimeoutError):
@@ -190,23 +191,18 @@ class Session:
         while line := await self._readers["control"].readline():
             kind, _, text = line.decode(errors="replace").strip().partition(" ")
             if kind == "failed":
-                raise Failed(f"the VM could not be set up: {text}")
+                raise FailedError(f"the VM could not be set up: {text}")
             yield kind, text
-        raise Ended
+        raise EndedError
 
     async def _expect(self, wanted: str) -> str:
-        async for kind, text in self._lines():
-            if kind != wanted:
-                raise Failed(f"init said {kind!r} instead of {wanted!r}")
-            return text
+        kind, text = await anext(self._lines())
+        if kind != wanted:
+            raise FailedError(f"init said {kind!r} instead of {wanted!r}")
+        return text
 
     def _say(self, text: str) -> None:
         self._writers["control"].write(text.encode() + b"\n")
-
-
-def kill_group(leader: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 def run(machine: Machine, timeout: float) -> Result:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The runner as a whole, with the stock module: boots VMs, hence not found by discovery."""
 
+import json
 import subprocess
 import tempfile
 import unittest
@@ -31,16 +32,33 @@ class Boot(unittest.TestCase):
             directory = Path(name)
             (directory / "in put").write_text("text\n")
             status, out, err = run(
-                *("--put", directory / "in put", "--get", "/tmp/upper", "--get", "/proc/version"),
+                *(
+                    "--put",
+                    directory / "in put",
+                    "--get",
+                    "/tmp/upper case",
+                    "--get",
+                    "/proc/version",
+                ),
                 *("--out", directory / "out", "--log", directory / "log", "--smp", "1", "--"),
-                *("sh", "-c", 'tr a-z A-Z <"$1" >/tmp/upper; nproc; echo oops >&2; exit 3'),
+                *("sh", "-c", 'tr a-z A-Z <"$1" >"/tmp/upper case"; nproc; echo oops >&2; exit 3'),
                 *("sh", "/in put"),
             )
             self.assertEqual((status, out), (3, "1\n"), err)
             self.assertIn("oops\n", err)
-            self.assertEqual((directory / "out/upper").read_text(), "TEXT\n")
+            self.assertEqual((directory / "out/upper case").read_text(), "TEXT\n")
             self.assertIn("Linux version", (directory / "out/version").read_text())
             self.assertIn("kvm_amd: SEV enabled (ASIDs ", (directory / "log").read_text())
+
+    def test_firmware_requests(self):
+        status, out, err = run(
+            "--", "sh", "-c", "psp counters && psp machine-counters && ! psp nonsense"
+        )
+        self.assertEqual(status, 0, err)
+        counters, machine, refusal = out.splitlines()
+        self.assertEqual(json.loads(counters)["contexts"], 0)
+        self.assertGreater(json.loads(machine)["wbinvd"], 0)
+        self.assertRegex(refusal, "^error: ")
 
     def test_two_at_once(self):
         both = [start("--", "echo", str(number)) for number in range(2)]
@@ -49,7 +67,9 @@ class Boot(unittest.TestCase):
             self.assertEqual((process.returncode, out), (0, f"{number}\n"), err)
 
     def test_no_sev_without_the_platform(self):
-        status, out, err = run("--platform", "none", "--", "cat", "/sys/module/kvm_amd/parameters/sev")
+        status, out, err = run(
+            "--platform", "none", "--", "cat", "/sys/module/kvm_amd/parameters/sev"
+        )
         self.assertEqual((status, out), (0, "N\n"), err)
 
     def test_kernel_complaint(self):

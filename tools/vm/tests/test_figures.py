@@ -38,15 +38,17 @@ class Files(unittest.TestCase):
 
     def test_files_that_only_our_module_has(self):
         stock = [pair for pair in FILES if pair[0] not in ("pool", "contexts")]
-        self.assertEqual(set(FIGURES) - set(figures.of_files(stock)),
-                         {name for name in FIGURES if name.startswith(("pool", "contexts"))})
+        self.assertEqual(
+            set(FIGURES) - set(figures.of_files(stock)),
+            {name for name in FIGURES if name.startswith(("pool", "contexts"))},
+        )
 
     def test_a_pool_without_the_columns_is_no_silent_pass(self):
         with self.assertRaises(KeyError):
             figures.of_files([("pool", "kind used"), ("pool", "sev 2")])
 
     def test_firmware(self):
-        reply = '{"commands":{"INIT":1},"contexts":2,"contexts_max":100,"asids_bound":1,"dirty_asids":9}'
+        reply = '{"commands":{"INIT":1},"contexts":2,"asids_bound":1,"dirty_asids":9}'
         self.assertEqual(figures.of_firmware(reply), {"psp_contexts": 2, "psp_asids_bound": 1})
 
 

@@ -6,7 +6,7 @@ import unittest
 from vm import klog
 
 BAD = """\
-[   12.345678] WARNING: CPU: 1 PID: 77 at arch/x86/kvm/svm/sev.c:123 sev_vm_destroy+0x1/0x2 [kvm_amd]
+[   12.345678] WARNING: CPU: 1 PID: 77 at kvm/svm/sev.c:123 sev_vm_destroy+0x1/0x2 [kvm_amd]
 [   12.345678] WARNING: arch/x86/kvm/mmu/mmu.c:480 at kvm_free_mm+0x10/0x20, CPU#1: test/77
 [    1.000000] BUG: kernel NULL pointer dereference, address: 0000000000000008
 [    1.000000] BUG: KASAN: slab-use-after-free in foo+0x1/0x2

@@ -55,7 +55,9 @@ class Execute(unittest.IsolatedAsyncioTestCase):
 class Relay(unittest.IsolatedAsyncioTestCase):
     async def test_a_request_is_written_then_read_back(self):
         qmp, far = await connected(self)
-        server = asyncio.create_task(serve(far, [[{"return": {}}], [{"return": '{"contexts":\n0}\n'}]]))
+        server = asyncio.create_task(
+            serve(far, [[{"return": {}}], [{"return": '{"contexts":\n0}\n'}]])
+        )
         self.assertEqual(await Psp(qmp).request("counters"), '{"contexts": 0}')
         commands = [(r["execute"], r["arguments"].get("value")) for r in await server]
         self.assertEqual(commands, [("qom-set", "counters"), ("qom-get", None)])

@@ -4,7 +4,6 @@
 import asyncio
 import io
 import json
-import os
 import sys
 import tempfile
 import time
@@ -12,6 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+from env.processes import alive
 from vm import figures, session
 
 PRELUDE = """
@@ -51,15 +51,15 @@ class FakeMachine:
     firmware = Path("libsevfw.so")
 
     def __init__(self, script: str) -> None:
-        self._script = PRELUDE + script
+        self._script = script
 
     def arguments(self, fds):
         return [sys.executable, "-c", self._script, json.dumps(fds)]
 
 
-def run(script: str, timeout: float = 20):
+def run(script: str, timeout: float = 20, prelude: str = PRELUDE):
     out, err = io.BytesIO(), io.BytesIO()
-    result = asyncio.run(session.Session(FakeMachine(script), out, err).run(timeout))
+    result = asyncio.run(session.Session(FakeMachine(prelude + script), out, err).run(timeout))
     return result, out.getvalue(), err.getvalue()
 
 
@@ -71,7 +71,8 @@ class Runs(unittest.TestCase):
 
     def test_console_and_files_are_kept(self):
         script = WELL.replace('"unload 0"', '"got 0", "unload 0"').replace(
-            'say("got', 'port["files"].sendall(b"tar"); port["console"].sendall(b"log\\r\\n"); say("got'
+            'say("got',
+            'port["files"].sendall(b"tar"); port["console"].sendall(b"log\\r\\n"); say("got',
         )
         result, _, _ = run(script)
         self.assertEqual((result.files, result.log), (b"tar", "log\n"))
@@ -120,6 +121,11 @@ say("done"); forever()
         self.assertEqual(result.log, "panic")
         self.assertIn("the machine ended by itself", result.problems[0])
 
+    def test_a_qemu_that_does_not_start(self):
+        result, _, _ = run("", prelude='import sys; sys.exit("no such device")')
+        self.assertEqual(result.problems, ["the machine ended by itself (QEMU status 1)"])
+        self.assertEqual(result.qemu_errors, "no such device\n")
+
     def test_requests_of_the_vm_reach_the_firmware(self):
         script = """
 say("end"); hear(); psp = port["psp"].makefile("rw")
@@ -149,15 +155,6 @@ forever()
             self.assertLess(time.monotonic() - start, 10)
             for pid in pids.read_text().split():
                 self.assertFalse(alive(int(pid)), f"process {pid} is left")
-
-
-def alive(pid: int) -> bool:
-    """A zombie, which its parent has yet to see, counts as dead."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
 
 
 if __name__ == "__main__":
