@@ -11,11 +11,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CACHE = Path(os.environ.get("SEV_CACHE", "/cache"))
 LOGS = CACHE / "log"
+DAY = 24 * 60 * 60
 SRC = Path(__file__).resolve().parents[2]
 
 
@@ -76,7 +78,11 @@ def drop_siblings(entry: Path, pattern: str) -> None:
 
 
 def keep_newest(directory: Path, pattern: str, count: int) -> None:
-    """Removes all but the `count` newest entries, which other checkouts may be using."""
+    """Removes old entries, but neither the `count` newest nor any of the last day.
+
+    Other checkouts, and runs that have not ended, may be using those.
+    """
     entries = sorted(directory.glob(pattern), key=lambda path: path.stat().st_mtime)
     for old in entries[:-count]:
-        shutil.rmtree(old, ignore_errors=True)
+        if not old.is_symlink() and time.time() - old.stat().st_mtime > DAY:
+            shutil.rmtree(old, ignore_errors=True)
