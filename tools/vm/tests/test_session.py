@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from env.processes import alive
+from env.processes import dies
 from vm import figures, session
 
 PRELUDE = """
@@ -154,7 +154,7 @@ forever()
             self.assertEqual(result.log, "so far")
             self.assertLess(time.monotonic() - start, 10)
             for pid in pids.read_text().split():
-                self.assertFalse(alive(int(pid)), f"process {pid} is left")
+                self.assertTrue(dies(int(pid)), f"process {pid} is left")
 
 
 if __name__ == "__main__":
