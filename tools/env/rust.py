@@ -27,7 +27,10 @@ def files(names: Iterable[str]) -> list[Path]:
     return sorted(
         path
         for path in set(paths)
-        if path.is_file() and not any(path.is_relative_to(other) for other in others)
+        if path.is_file()
+        and not any(path.is_relative_to(other) for other in others)
+        # What tools leave behind: caches in hidden directories and of Python.
+        and not any(part.startswith((".", "__")) for part in path.relative_to(cache.SRC).parts)
     )
 
 

@@ -24,7 +24,6 @@ BUSYBOX = Path("/usr/bin/busybox")
 # With what they depend on; a kernel that has one built in does not need it.
 MODULES = ("kvm-amd", "ccp", "virtio_blk", "virtio-rng", "9p", "9pnet_virtio", "msr", "cpuid")
 DIRECTORIES = "bin sbin dev etc proc root run sys tmp"
-KEEP = 2  # archives of each release
 
 
 @dataclass
@@ -59,7 +58,7 @@ def base(kernel: Path) -> Path:
     key = cache.key_of(release, here.read_bytes(), *(path.read_bytes() for path in programs))
     entry = cache.CACHE / "initramfs" / f"{release}-{key}"
     cache.ensure(entry, lambda new: make_base(kernel, release, new / "base.cpio"))
-    cache.keep_newest(entry.parent, f"{release}-*", KEEP)
+    cache.keep_newest(entry.parent, f"{release}-*", 1)
     return entry / "base.cpio"
 
 

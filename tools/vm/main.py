@@ -8,6 +8,7 @@ import signal
 import sys
 import tarfile
 import tempfile
+import traceback
 from pathlib import Path
 
 from env import firmware, kernel, kselftest, module, qemu
@@ -148,3 +149,7 @@ def main(argv: list[str]) -> int:
         return NOT_SET_UP
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception:
+        # Python's own status would look like the command's.
+        traceback.print_exc()
+        return NOT_SET_UP
