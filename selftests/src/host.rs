@@ -27,6 +27,15 @@ pub enum VmType {
     Snp = 4,
 }
 
+/// Device attribute `KVM_X86_SEV_IMPL` and its value (uapi/kvm_sev_impl.h).
+pub const SEV_IMPL: u64 = 0x5255_0000;
+/// Device attribute `KVM_X86_SEV_IMPL_VERSION`.
+pub const SEV_IMPL_VERSION: u64 = SEV_IMPL + 1;
+/// Device attribute `KVM_X86_SEV_IMPL_FEATURES`.
+pub const SEV_IMPL_FEATURES: u64 = SEV_IMPL + 2;
+/// The letters "SEV-Rust".
+pub const SEV_IMPL_ID: u64 = u64::from_le_bytes(*b"SEV-Rust");
+
 const KVMIO: u32 = 0xae;
 ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 ioctl_iow_nr!(KVM_HAS_DEVICE_ATTR, KVMIO, 0xe3, kvm_device_attr);
@@ -86,6 +95,11 @@ impl Host {
             return Err(kvm_ioctls::Error::last());
         }
         Ok(())
+    }
+
+    /// Whether kvm_amd's SEV half is this project's (uapi/kvm_sev_impl.h).
+    pub fn is_ours(&self) -> bool {
+        self.sev_attr(SEV_IMPL).is_ok_and(|id| id == SEV_IMPL_ID)
     }
 
     /// Reads a device attribute of the group `KVM_X86_GRP_SEV`.
@@ -153,4 +167,27 @@ impl EncryptionLeaf {
 pub fn parameter(name: &str) -> Result<String> {
     let path = format!("/sys/module/kvm_amd/parameters/{name}");
     Ok(fs::read_to_string(&path).with_context(|| path.clone())?.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_those_of_the_header() {
+        let header = include_str!("../../uapi/kvm_sev_impl.h");
+        for (name, value) in [
+            ("KVM_X86_SEV_IMPL", SEV_IMPL),
+            ("KVM_X86_SEV_IMPL_VERSION", SEV_IMPL_VERSION),
+            ("KVM_X86_SEV_IMPL_FEATURES", SEV_IMPL_FEATURES),
+            ("KVM_SEV_IMPL_ID", SEV_IMPL_ID),
+        ] {
+            let defined = header.lines().find_map(|line| {
+                let (found, number) = line.strip_prefix("#define ")?.split_once('\t')?;
+                (found == name).then(|| number.trim())
+            });
+            let number = defined.and_then(|number| number.strip_prefix("0x")).expect(name);
+            assert_eq!(u64::from_str_radix(number, 16), Ok(value), "{name}");
+        }
+    }
 }

@@ -85,7 +85,8 @@ fn own_certificate() -> Result<(PKey<Private>, X509)> {
     x509.set_not_after(&*Asn1Time::days_from_now(36500)?)?;
     x509.set_pubkey(&key)?;
     x509.append_extension(BasicConstraints::new().ca().build()?)?;
-    let alternative = SubjectAlternativeName::new().dns(NAME).build(&x509.x509v3_context(None, None))?;
+    let alternative =
+        SubjectAlternativeName::new().dns(NAME).build(&x509.x509v3_context(None, None))?;
     x509.append_extension(alternative)?;
     x509.sign(&key, MessageDigest::sha256())?;
     Ok((key, x509.build()))

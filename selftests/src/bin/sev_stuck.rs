@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Firmware refuses to let a guest go. What it holds cannot be had back before the platform is
-//! shut down: after these tests kvm_amd has to be loaded anew.
+//! shut down, which unloading kvm_amd does: afterwards the module is loaded anew, from where
+//! the host VM has it.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kvm_bindings::*;
 use sev_vm::cmd::{Answer, issue, status};
 use sev_vm::host::{EncryptionLeaf, Host, VmType};
@@ -14,8 +15,28 @@ use sev_vm::vm::{Vm, addr_of};
 fn main() -> ExitCode {
     ktap::run_leaking(
         env!("CARGO_BIN_NAME"),
-        &[("decommission_fails", decommission_fails), ("deactivate_fails", deactivate_fails)],
+        &[
+            ("decommission_fails", decommission_fails),
+            ("deactivate_fails", deactivate_fails),
+            ("reload", reload),
+        ],
     )
+}
+
+/// Unloading the module shuts the platform down: everything is free again.
+fn reload(t: &mut Test) -> Result<()> {
+    let module = if Host::open()?.is_ours() { "rust" } else { "stock" };
+    for (case, program, argument) in [
+        ("rmmod", "rmmod", "kvm_amd".to_owned()),
+        ("insmod", "insmod", format!("/lib/modules/kvm-amd-{module}.ko")),
+    ] {
+        let status = Command::new(program).arg(argument).status().context(program)?;
+        t.check(case, status.success());
+    }
+    t.contexts(0)?;
+    let (guests, _) = start_all(&Host::open()?)?;
+    t.value("guests", guests, EncryptionLeaf::read().sev_asids());
+    Ok(())
 }
 
 /// Starts as many guests as possible: how many, and what the next ones were answered.
@@ -49,7 +70,11 @@ fn close_failing(t: &mut Test, host: &Host, command: &str) -> Result<String> {
         Ok(())
     })?;
     ensure!(log.iter().any(|entry| entry.cmd == command), "{command} was not issued: {log:?}");
-    Ok(log.iter().map(|entry| format!("{}={}", entry.cmd, entry.status)).collect::<Vec<_>>().join(","))
+    Ok(log
+        .iter()
+        .map(|entry| format!("{}={}", entry.cmd, entry.status))
+        .collect::<Vec<_>>()
+        .join(","))
 }
 
 /// The guest's ASID is free, its context is not.

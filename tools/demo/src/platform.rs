@@ -2,15 +2,10 @@
 //! What the platform offers.
 
 use anyhow::{Result, anyhow};
-use sev_vm::host::{EncryptionLeaf, Host, VmType};
+use sev_vm::host::{EncryptionLeaf, Host, SEV_IMPL_VERSION, VmType};
 use sev_vm::tenant::firmware;
 
 use crate::story::Story;
-
-/// Attributes and identity of our module (uapi/kvm_sev_impl.h).
-const SEV_IMPL: u64 = 0x5255_0000;
-const SEV_IMPL_VERSION: u64 = 0x5255_0001;
-const SEV_IMPL_ID: u64 = u64::from_le_bytes(*b"SEV-Rust");
 
 /// CPU, firmware, KVM.
 pub fn look(story: &mut Story) -> Result<Host> {
@@ -43,9 +38,8 @@ pub fn look(story: &mut Story) -> Result<Host> {
 }
 
 fn implementation(host: &Host) -> String {
-    match (host.sev_attr(SEV_IMPL), host.sev_attr(SEV_IMPL_VERSION)) {
-        (Ok(SEV_IMPL_ID), Ok(version)) => format!("SEV in Rust, interface version {version}"),
-        (Ok(id), _) => format!("unknown implementation {id:#x}"),
-        (Err(_), _) => "SEV in C (the kernel's own)".into(),
+    match host.sev_attr(SEV_IMPL_VERSION) {
+        Ok(version) if host.is_ours() => format!("SEV in Rust, interface version {version}"),
+        _ => "SEV in C (the kernel's own)".into(),
     }
 }
