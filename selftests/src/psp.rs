@@ -32,6 +32,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// How often ASIDs were flushed. Once the firmware serves SNP, that is another command.
+    pub fn flushes(&self) -> u64 {
+        self.count("DF_FLUSH") + self.count("SNP_DF_FLUSH")
+    }
+
     /// How often command `name` was issued.
     pub fn count(&self, name: &str) -> u64 {
         self.commands.get(name).copied().unwrap_or(0)
@@ -99,6 +104,13 @@ impl Psp {
     /// The `n`-th `cmd` from now fails with `status`, once.
     pub fn fail(&mut self, cmd: &str, n: u32, status: u32) -> Result<()> {
         self.request(&format!("fault cmd={cmd} n={n} status={status:#x}")).map(drop)
+    }
+
+    /// The next flush of ASIDs fails with `status`.
+    pub fn fail_flush(&mut self, status: u32) -> Result<()> {
+        let commands = self.counters()?.commands;
+        let snp = commands.keys().any(|name| name.starts_with("SNP_INIT"));
+        self.fail(if snp { "SNP_DF_FLUSH" } else { "DF_FLUSH" }, 1, status)
     }
 
     /// Forgets faults that have not happened.
