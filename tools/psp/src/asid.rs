@@ -7,7 +7,7 @@
 //! After INIT every ASID is Dirty: drivers flush before the first launch (Linux
 //! `__sev_platform_init_locked`).
 //!
-//! Invariant: an ASID is bound to at most one guest; `guest context` stores the same binding
+//! Invariant: an ASID is bound to at most one guest; [`crate::guest::Guest`] holds the same binding
 //! from the other side.
 
 use core::num::NonZeroU32;

@@ -14,7 +14,8 @@ use crate::status::{Result, Status};
 pub const PAGE: usize = 4096;
 const OFFSET_MASK: u64 = PAGE as u64 - 1;
 
-/// A system physical address, the C-bit removed.
+/// A system physical address, the C-bit removed. As that is one of the upper 32 bits, the end of
+/// a region of up to 4 GiB can be computed without wrapping around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spa(u64);
 
@@ -53,19 +54,14 @@ impl Spa {
 }
 
 /// The pieces of a region, none of which crosses a page.
-pub fn pages(start: Spa, len: u32) -> impl Iterator<Item = Result<(Spa, usize)>> {
-    let mut done = 0u64;
+pub fn pages(start: Spa, len: u32) -> impl Iterator<Item = (Spa, usize)> {
+    let end = start.0.saturating_add(len.into());
+    let mut at = start.0;
     core::iter::from_fn(move || {
-        let rest = u64::from(len).checked_sub(done).filter(|rest| *rest > 0)?;
-        let piece = start.offset(done).map(|spa| {
-            let in_page = (PAGE as u64).saturating_sub(spa.page_offset());
-            (spa, rest.min(in_page) as usize)
-        });
-        done = match piece {
-            Ok((_, size)) => done.saturating_add(size as u64),
-            Err(_) => u64::from(len),
-        };
-        Some(piece)
+        let next = (at | OFFSET_MASK).saturating_add(1).min(end);
+        let piece = (Spa(at), next.saturating_sub(at) as usize);
+        at = next;
+        (piece.1 > 0).then_some(piece)
     })
 }
 
@@ -88,19 +84,13 @@ impl Memory {
         Spa(raw & !1u64.checked_shl(self.c_bit).unwrap_or(0))
     }
 
-    fn check(&self, spa: Spa, len: usize) -> Result {
-        spa.offset(len as u64).map(|_| ())
-    }
-
     fn read_through(&self, spa: Spa, asid: u32, buf: &mut [u8]) -> Result {
-        self.check(spa, buf.len())?;
         self.host
             .mem_read(spa.0, asid, buf)
             .map_err(|_| Status::INVALID_ADDRESS)
     }
 
     fn write_through(&self, spa: Spa, asid: u32, data: &[u8]) -> Result {
-        self.check(spa, data.len())?;
         self.host
             .mem_write(spa.0, asid, data)
             .map_err(|_| Status::INVALID_ADDRESS)
@@ -142,5 +132,27 @@ impl Memory {
     pub fn write_len(&self, buffer: Spa, offset: usize, len: usize) -> Result {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         self.write_bytes(buffer.offset(offset as u64)?, &len.to_le_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_region_page_by_page() {
+        let pieces = |start, len| -> Vec<_> {
+            pages(Spa(start), len)
+                .map(|(spa, size)| (spa.get(), size))
+                .collect()
+        };
+        assert_eq!(pieces(0x1000, 0), []);
+        assert_eq!(pieces(0x1000, 4096), [(0x1000, 4096)]);
+        assert_eq!(pieces(0x1ff0, 16), [(0x1ff0, 16)]);
+        assert_eq!(pieces(0x1ff0, 17), [(0x1ff0, 16), (0x2000, 1)]);
+        assert_eq!(
+            pieces(0x1ff0, 0x2020),
+            [(0x1ff0, 16), (0x2000, 4096), (0x3000, 4096), (0x4000, 16)]
+        );
     }
 }

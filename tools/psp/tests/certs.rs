@@ -150,6 +150,10 @@ fn imports_that_do_not_fit_change_nothing() {
     owner.sign(&mut other_pek).unwrap();
     let (mut not_oca, not_owner) = SevCert::generate(Usage::CEK).unwrap();
     not_owner.sign(&mut not_oca).unwrap();
+    // Right signatures that claim to be of another kind of key, or of another algorithm.
+    let (mut wrong_usage, mut wrong_algorithm) = (bytes(&pek), bytes(&pek));
+    wrong_usage[1044] = 4;
+    wrong_algorithm[1049] = 1;
     let mut wrong_version = bytes(&oca);
     wrong_version[0] = 2;
     let mut off_curve = bytes(&oca);
@@ -159,6 +163,8 @@ fn imports_that_do_not_fit_change_nothing() {
         (bytes(&pek), unsigned_oca, Status::BAD_SIGNATURE),
         (bytes(&request), bytes(&oca), Status::BAD_SIGNATURE),
         (bytes(&strange), bytes(&oca), Status::BAD_SIGNATURE),
+        (wrong_usage, bytes(&oca), Status::BAD_SIGNATURE),
+        (wrong_algorithm, bytes(&oca), Status::BAD_SIGNATURE),
         (bytes(&other_pek), bytes(&oca), Status::INVALID_CERTIFICATE),
         (bytes(&pek), bytes(&not_oca), Status::INVALID_CERTIFICATE),
         (bytes(&pek), wrong_version, Status::INVALID_CERTIFICATE),

@@ -176,13 +176,13 @@ fn commands_and_control_work_through_the_abi() {
     assert_eq!(device.ram[0x1000..0x1003], [1, 55, 0]);
 
     // Too small a buffer, and the request again: executed once.
-    let arm = "fault cmd=NOP n=1 status=0x1";
+    let arm = "fault cmd=NOP n=1 delay=5";
     assert_eq!(control(fw, arm, 0), (String::new(), 12));
     assert_eq!(control(fw, arm, 5), (r#"{"ok"#[..4].into(), 12));
     assert_eq!(control(fw, arm, 12), (r#"{"ok":true}"#.into(), 12));
-    for status in [1, 0] {
+    for delay in [5, 0] {
         unsafe { sevfw_command(fw, 0xe, 0, &mut reply) };
-        assert_eq!(reply.status, status);
+        assert_eq!(reply.delay_us, delay);
     }
     // A kept reply is not for another request.
     control(fw, "counters", 1);
@@ -206,7 +206,7 @@ fn what_cannot_be_made_is_null_with_a_reason() {
         let mut host = host(&mut device);
         change(&mut host);
         // SAFETY: a host structure of another version is allowed.
-        assert!(unsafe { sevfw_new(&host, ptr::null()) }.is_null());
+        assert!(unsafe { sevfw_new(&host, c"seed=01".as_ptr()) }.is_null());
     }
     // SAFETY: NULL is allowed.
     unsafe {

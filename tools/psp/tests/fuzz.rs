@@ -68,9 +68,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     let change = (0..17usize, word());
     // Most buffers are good, and the commands that end everything are rare.
-    let changes = prop_oneof![4 => Just(vec![]), 1 => prop::collection::vec(change, 1..3)];
-    let guest = (0..COMMANDS.len(), 1..7u32, changes)
-        .prop_map(|(n, handle, changes)| Step::Command(n, handle, changes));
+    let changes = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(change, 1..3)];
+    let handle = prop_oneof![Just(None), (1..7u32).prop_map(Some)];
+    let guest = (0..COMMANDS.len(), handle, changes).prop_map(|(n, handle, changes)| {
+        let handle = handle.unwrap_or_else(|| suitable(COMMANDS[n].id));
+        Step::Command(n, handle, changes)
+    });
     let gentle = guest.prop_filter("ends everything", |step| match step {
         Step::Command(n, ..) => !matches!(COMMANDS[*n].id, 2 | 0x82 | 0x86),
         _ => true,
@@ -88,6 +91,17 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(at, bytes)| Step::Poke(at, bytes)),
         2 => request.prop_map(|request| Step::Control(request.into())),
     ]
+}
+
+/// The guest of [`prepared`] that is in the right state for a command.
+fn suitable(id: u32) -> u32 {
+    match id {
+        0x34 | 0x35 => 2,
+        0x24 | 0x36 | 0x40 | 0x60 | 0x61 => 3,
+        0x41..=0x44 => 4,
+        0x51..=0x53 => 5,
+        _ => 1,
+    }
 }
 
 /// A buffer that suits the command if the guest is in the right state.
@@ -249,8 +263,8 @@ proptest! {
                 Step::Command(n, handle, changes) => {
                     let id = COMMANDS[n].id;
                     let mut words = good(id, handle);
-                    words.resize(17, 0);
                     for (at, word) in changes {
+                        let at = at % words.len();
                         words[at] = word;
                     }
                     command(&mut psp, id, &words);

@@ -264,8 +264,8 @@ fn sessions_that_do_not_fit_are_refused() {
     ] {
         assert_eq!(psp.run("LAUNCH_START", &cmd).0, status);
     }
-    // A key of the wrong usage, and one off the curve.
-    for (byte, value) in [(8, 2), (20, 0x5a)] {
+    // A key of the wrong usage, one off the curve, one with more bits than the curve has.
+    for (byte, value) in [(8, 2), (20, 0x5a), (20 + 48, 1)] {
         let mut cert = psp.machine.get(BUF, 2084);
         cert[byte] = value;
         psp.machine.put(BUF3, &cert);

@@ -246,6 +246,8 @@ fn the_sev_policy_wants_a_genuine_chain() {
     );
     damage(&mut from, AMD + 4, Status::BAD_SIGNATURE);
     damage(&mut from, AMD + 20, Status::INVALID_CERTIFICATE);
+    // An even modulus.
+    damage(&mut from, AMD + 64 + 512, Status::INVALID_CERTIFICATE);
     let with = |change: fn(&mut wire::SendStart)| {
         let mut cmd = send_start_cmd(handle);
         change(&mut cmd);
@@ -274,6 +276,50 @@ fn the_sev_policy_wants_a_genuine_chain() {
     );
     assert_eq!(
         run_status(&mut from, &send_start_cmd(handle)),
+        Status::SUCCESS
+    );
+}
+
+/// A genuine chip that did not endorse the platform.
+#[test]
+fn the_sev_policy_wants_the_chips_endorsement() {
+    let mut from = Psp::ready("chip=a");
+    let mut to = Psp::ready("chip=b");
+    let handle = from.running(0x20, 100, 1);
+    give_certs(&mut from, &mut to);
+    let (_, [_, _, cek]) = Psp::ready("chip=c").export();
+    from.machine.put(CHAIN + 2 * 2084, cek.as_bytes());
+    assert_eq!(
+        run_status(&mut from, &send_start_cmd(handle)),
+        Status::BAD_SIGNATURE
+    );
+}
+
+/// The target's PEK carries the version of its firmware.
+#[test]
+fn the_minimum_version_holds_for_the_target() {
+    use sev::certs::sev::Signer;
+    use sev::certs::sev::sev::{Certificate as SevCert, Usage};
+    use sev::parser::Encoder;
+
+    let mut from = Psp::ready("");
+    // The sev crate makes certificates of version 0.0.
+    let (pek, key) = SevCert::generate(Usage::PEK).unwrap();
+    let (mut pdh, _) = SevCert::generate(Usage::PDH).unwrap();
+    key.sign(&mut pdh).unwrap();
+    for (at, cert) in [(PDH, &pdh), (CHAIN, &pek)] {
+        let mut bytes = Vec::new();
+        cert.encode(&mut bytes, ()).unwrap();
+        from.machine.put(at, &bytes);
+    }
+    let demanding = from.running(0x0001_0000, 100, 1);
+    let modest = from.running(0, 101, 1);
+    assert_eq!(
+        run_status(&mut from, &send_start_cmd(demanding)),
+        Status::POLICY_FAILURE
+    );
+    assert_eq!(
+        run_status(&mut from, &send_start_cmd(modest)),
         Status::SUCCESS
     );
 }

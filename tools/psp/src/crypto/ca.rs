@@ -3,7 +3,7 @@
 //! endorsement certificate that ASK signs. Also AMD's certificate format.
 //!
 //! The keys are this project's own and protect nothing: their primes are the first ones after
-//! numbers hashed from a label. [`OFFSETS`] are the distances, so that nobody has to search.
+//! numbers hashed from a label. `OFFSETS` are the distances, so that nobody has to search.
 //!
 //! Facts: AMDESE/sev-tool `src/sevapi.h`, `src/amdcert.cpp`; virtee/sev `src/certs/sev/ca`.
 

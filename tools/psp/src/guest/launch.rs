@@ -103,8 +103,7 @@ fn import(fw: &mut Firmware, handle: U32, spa: Spa, len: u32) -> Result {
     };
     let mut extended = digest.clone();
     let mut page = [0; PAGE];
-    for piece in memory::pages(spa, len) {
-        let (spa, size) = piece?;
+    for (spa, size) in memory::pages(spa, len) {
         let bytes = page.get_mut(..size).ok_or(Status::HWERROR_PLATFORM)?;
         fw.mem.read_bytes(spa, bytes)?;
         extended.update(&*bytes);

@@ -174,9 +174,4 @@ impl Guests {
     pub fn drain(&mut self) -> impl Iterator<Item = Guest> + use<> {
         core::mem::take(&mut self.by_handle).into_values()
     }
-
-    /// Every guest, for checks.
-    pub fn iter(&self) -> impl Iterator<Item = &Guest> {
-        self.by_handle.values()
-    }
 }
