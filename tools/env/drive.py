@@ -88,8 +88,9 @@ def set_up(group: str) -> None:
             start = time.monotonic()
             try:
                 ensure()
-            except BaseException:
+            except BaseException as error:
                 stopped.set()
+                progress.say("set-up", f"{name}: {error}; waiting for what else is under way")
                 raise
             progress.say("set-up", f"{name}: ready ({time.monotonic() - start:.1f} s)")
 
