@@ -11,7 +11,6 @@ from pathlib import Path
 from . import progress
 from .progress import StepError
 
-
 # apt's state is this process's own: apt-get update takes a lock and does not wait for it,
 # and QEMU's script, or another series, may be asking the mirror as well.
 STATE = Path(tempfile.gettempdir()) / f"apt-{os.getpid()}"

@@ -130,7 +130,8 @@ def count(output: str, status: int | None) -> tuple[int, int]:
     """
     unittest = UNITTEST_SUMMARY.search(output)
     if unittest:
-        failed = sum(int(number) for number in re.findall(r"(?:failures|errors)=(\d+)", unittest[2]))
+        numbers = re.findall(r"(?:failures|errors)=(\d+)", unittest[2])
+        failed = sum(map(int, numbers))
         return int(unittest[1]) - failed, max(failed, 1 if status != 0 else 0)
     cargo = [(int(p), int(f)) for p, f in CARGO_SUMMARY.findall(output)]
     others = [(int(p), int(f)) for p, f in SUMMARY.findall(output)]
