@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel packages of Debian: which versions there are, and fetching them unpacked."""
 
+import os
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import progress
 from .progress import StepError
+
+# apt's state is this process's own: apt-get update takes a lock and does not wait for it,
+# and QEMU's script, or another series, may be asking the mirror as well.
+STATE = Path(tempfile.gettempdir()) / f"apt-{os.getpid()}"
+OPTIONS = (
+    *("-o", f"Dir::State::Lists={STATE}/lists", "-o", f"Dir::Cache={STATE}/cache"),
+    *("-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +59,13 @@ class KernelPackages:
 def available(pattern: str) -> set[tuple[str, str]]:
     """(package, version) pairs known to apt whose name matches `pattern`."""
     names = subprocess.run(
-        ["apt-cache", "pkgnames", "linux-"], check=True, capture_output=True, text=True
+        ["apt-cache", *OPTIONS, "pkgnames", "linux-"], check=True, capture_output=True, text=True
     ).stdout.split()
     names = [name for name in names if re.fullmatch(pattern, name)]
     if not names:
         return set()
     table = subprocess.run(
-        ["apt-cache", "madison", *names], check=True, capture_output=True, text=True
+        ["apt-cache", *OPTIONS, "madison", *names], check=True, capture_output=True, text=True
     ).stdout
     rows = (line.split("|") for line in table.splitlines())
     return {(name.strip(), version.strip()) for name, version, *_ in rows}
@@ -92,21 +102,17 @@ def choose(kernel: str, packages: set[tuple[str, str]]) -> KernelPackages:
 
 def find(topic: str, kernel: str, log: Path) -> KernelPackages:
     """Asks the mirror; patch levels come and go there."""
-    progress.run(topic, "updating package lists", ["apt-get", "update"], log)
+    for directory in ("lists", "cache"):
+        (STATE / directory).mkdir(parents=True, exist_ok=True)
+    progress.run(topic, "updating package lists", ["apt-get", *OPTIONS, "update"], log)
     return choose(kernel, available(r"linux-(source|headers|modules|base|binary)-.*"))
 
 
 def fetch(topic: str, package: str, version: str, into: Path, log: Path) -> None:
     """Downloads a package and unpacks it below `into`, without installing it."""
     into.mkdir(parents=True, exist_ok=True)
-    command = ["apt-get", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
-    progress.run(
-        topic,
-        f"downloading {package}",
-        [*command, "download", f"{package}={version}"],
-        log,
-        cwd=into,
-    )
+    command = ["apt-get", *OPTIONS, "download", f"{package}={version}"]
+    progress.run(topic, f"downloading {package}", command, log, cwd=into)
     (deb,) = into.glob(f"{package}_*.deb")
     progress.run(topic, f"unpacking {package}", ["dpkg-deb", "-x", deb, into], log)
     deb.unlink()

@@ -24,6 +24,7 @@ FAILURE_LINES = 60
 JOBS = 2
 
 CARGO_SUMMARY = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;", re.MULTILINE)
+UNITTEST_SUMMARY = re.compile(r"^Ran (\d+) tests?.*\n\n(?:OK|FAILED)(.*)$", re.MULTILINE)
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
 
 # Leaders of the process groups of commands, which a Ctrl-C at the terminal does not reach.
@@ -87,8 +88,9 @@ def set_up(group: str) -> None:
             start = time.monotonic()
             try:
                 ensure()
-            except BaseException:
+            except BaseException as error:
                 stopped.set()
+                progress.say("set-up", f"{name}: {error}; waiting for what else is under way")
                 raise
             progress.say("set-up", f"{name}: ready ({time.monotonic() - start:.1f} s)")
 
@@ -123,8 +125,14 @@ def execute(command: str, limit: float, output: int | None) -> int | None:
 def count(output: str, status: int | None) -> tuple[int, int]:
     """(passed, failed) as a check's output has it, else of the check as a whole.
 
-    Cargo says it for each test program; of others the last line that says it counts.
+    Cargo says it for each test program; unittest in words of its own; of others the last
+    line that says it counts.
     """
+    unittest = UNITTEST_SUMMARY.search(output)
+    if unittest:
+        numbers = re.findall(r"(?:failures|errors)=(\d+)", unittest[2])
+        failed = sum(map(int, numbers))
+        return int(unittest[1]) - failed, max(failed, 1 if status != 0 else 0)
     cargo = [(int(p), int(f)) for p, f in CARGO_SUMMARY.findall(output)]
     others = [(int(p), int(f)) for p, f in SUMMARY.findall(output)]
     pairs = cargo or others[-1:]

@@ -41,6 +41,8 @@ class Count(unittest.TestCase):
             ((4, 1), "4 passed, 0 failed\n", 1),
             ((4, 2), "4 passed, 2 failed\n", 1),
             ((10, 2), cargo, 1),
+            ((7, 0), "Ran 7 tests in 0.001s\n\nOK (skipped=2)\n", 0),
+            ((4, 3), "Ran 7 tests in 0.001s\n\nFAILED (failures=1, errors=2)\n", 1),
         ):
             with self.subTest(output=output, status=status):
                 self.assertEqual(drive.count(output, status), expected)
