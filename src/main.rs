@@ -16,7 +16,8 @@
 //! platform                   what exists while the module is loaded
 //! debug  params
 //! vm                         a VM's encryption context and what it owns
-//! psp  asid                  the firmware's guests; the ASIDs
+//! asid                       who has which ASID, and flushing them
+//! psp                        the firmware's commands
 //! kvm  hw                    safe views of the kernel and the processor        (unsafe)
 //! ffi                        generated bindings, C shims                       (unsafe)
 //! ```

@@ -4,9 +4,10 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::asid::{Asids, FlushWith, Range, Split};
+use crate::asid::{Asids, FlushWith};
 use crate::debug::Debug;
 use crate::ffi::bindings as b;
+use crate::hw::asid::{Range, Split};
 use crate::hw::page::FirmwarePage;
 use crate::kvm::cgroup::Resource;
 use crate::kvm::global::Global;

@@ -9,7 +9,7 @@ use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use super::pool::{Exhausted, Flushed, Pool, Slot, Usage};
-use super::range::{Asid, Range, Split};
+use crate::hw::asid::{Asid, Range, Split};
 use crate::hw::cache::wbinvd_on_all_cpus;
 use crate::kvm::cgroup::{Charge, Resource};
 use crate::kvm::lock::FlushExclusive;

@@ -3,7 +3,5 @@
 
 mod lease;
 mod pool;
-mod range;
 
 pub(crate) use self::lease::{Asids, FlushWith, Lease};
-pub(crate) use self::range::{Asid, Range, Split};

@@ -13,7 +13,7 @@
 
 use core::ops::DerefMut;
 
-use super::range::{Asid, Range};
+use crate::hw::asid::{Asid, Range};
 
 /// State of one ASID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

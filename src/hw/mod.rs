@@ -2,6 +2,7 @@
 //! The processor: addresses, caches, CPUID.
 
 pub(crate) mod addr;
+pub(crate) mod asid;
 pub(crate) mod blocks;
 pub(crate) mod cache;
 pub(crate) mod page;

@@ -17,13 +17,12 @@ use crate::psp::{
     optional,
     Blob,
     Channel,
-    Guest,
     GuestStatus,
     LaunchFinish,
     LaunchStart,
     LaunchUpdateData, //
 };
-use crate::vm::Launched;
+use crate::vm::{Guest, Launched};
 
 /// Creates the guest in the firmware and binds it to the VM's ASID.
 ///

@@ -8,8 +8,8 @@ use core::ptr;
 use kernel::types::{NotThreadSafe, Opaque};
 
 use super::vm::Vm;
-use crate::asid::Asid;
 use crate::ffi::bindings;
+use crate::hw::asid::Asid;
 
 /// Exceptions that KVM intercepts for ordinary guests.
 #[derive(Clone, Copy)]

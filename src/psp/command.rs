@@ -7,9 +7,9 @@
 
 use core::ffi::c_void;
 
-use crate::asid::Asid;
 use crate::ffi::bindings;
 use crate::hw::addr::PspAddr;
+use crate::hw::asid::Asid;
 
 /// A guest context of the legacy firmware; 0 is never a valid one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,13 +10,14 @@
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 
+use super::guest::BoundGuest;
 use super::region::Regions;
 use super::registry::{Card, Registered, Registry};
 use crate::asid::Lease;
 use crate::hw::addr::UserRange;
 use crate::kvm::file::SevDevice;
 use crate::kvm::pin::{PinAccount, PinFor, Pinned};
-use crate::psp::{BoundGuest, Channel, Handle};
+use crate::psp::{Channel, Handle};
 
 /// The part of a context that exists once LAUNCH_START succeeded.
 pub(crate) struct Launched {

@@ -2,6 +2,7 @@
 //! A VM as a SEV VM: its encryption context, and where its vCPUs ran.
 
 mod context;
+mod guest;
 mod region;
 mod registry;
 
@@ -9,6 +10,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 pub(crate) use self::context::{EncContext, Launched};
+pub(crate) use self::guest::Guest;
 pub(crate) use self::registry::Registry;
 use crate::kvm::cpumask::RunCpus;
 

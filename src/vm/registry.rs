@@ -11,7 +11,7 @@ use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::asid::Asid;
+use crate::hw::asid::Asid;
 use crate::kvm::host::current_task;
 use crate::kvm::pin::PinAccount;
 use crate::psp::Handle;

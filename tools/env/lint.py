@@ -42,7 +42,9 @@ def clippy(tree: Path) -> str:
         options = (f"M={module.SOURCES}", f"MO={objects}", "CLIPPY=1", "modules")
         text = output_of(*kernel_tree.make_command(tree / "src", tree / "build", *options))
     lines = text.splitlines()
-    wrong = [n for n, line in enumerate(lines) if line.startswith(("warning", "error", "make: ***"))]
+    wrong = [
+        n for n, line in enumerate(lines) if line.startswith(("warning", "error", "make: ***"))
+    ]
     return "\n".join(line for n in wrong for line in lines[n : n + 8])
 
 

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 
@@ -11,6 +12,16 @@ def kill_group(leader: int) -> None:
     """Kills what is left of the group that `leader` has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
+
+
+def dies(pid: int, seconds: float = 10) -> bool:
+    """Whether a process that was sent a signal ends in time."""
+    limit = time.monotonic() + seconds
+    while alive(pid):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def alive(pid: int) -> bool:

@@ -41,7 +41,7 @@ class Machine:
             arguments += ["-L", directory]
         arguments += ["-machine", "q35,kernel-irqchip=off"]
         if self.icount:
-            arguments += ["-accel", "tcg,thread=single", "-icount", "shift=auto,sleep=off"]
+            arguments += ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]
         else:
             arguments += ["-accel", "tcg,thread=multi"]
         arguments += ["-cpu", f"{CPU},x-sev-host={PLATFORMS[self.platform]}"]

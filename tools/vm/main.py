@@ -50,7 +50,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
     add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
     add("--mem", default="2G", metavar="SIZE", help="memory (2G)")
-    add("--icount", action="store_true", help="count instructions: slow, but repeatable")
+    add(
+        "--icount",
+        action="store_true",
+        help="one thread for all CPUs, the clock counts instructions",
+    )
     add("--put", type=Path, action="append", default=[], metavar="FILE", help="copy to the VM's /")
     add("--get", action="append", default=[], metavar="PATH", help="copy from the VM afterwards")
     add("--out", type=Path, default=Path(), metavar="DIR", help="where --get puts files (.)")

@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from env import drive
-from env.processes import alive
+from env.processes import dies
 from env.progress import StepError
 
 
@@ -72,7 +72,7 @@ class Execute(unittest.TestCase):
             self.assertLess(time.monotonic() - start, 10)
             self.assertEqual(result, (0, 1))
             self.assertIn("timed out after 0.5 s", report)
-            self.assertFalse(alive(int(pid.read())))
+            self.assertTrue(dies(int(pid.read())))
 
     def test_shown_output_keeps_the_status(self):
         with tempfile.TemporaryDirectory() as name, open(os.devnull, "w") as null:

@@ -9,12 +9,12 @@
 #[path = "../../../src/asid"]
 mod asid {
     pub(crate) mod pool;
-    pub(crate) mod range;
 }
 
 #[path = "../../../src/hw"]
 mod hw {
     pub(crate) mod addr;
+    pub(crate) mod asid;
     pub(crate) mod blocks;
     pub(crate) mod runs;
 }

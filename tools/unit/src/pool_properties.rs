@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use crate::asid::pool::{Exhausted, Flushed, Pool, Slot};
-use crate::asid::range::{Asid, Range};
+use crate::hw::asid::{Asid, Range};
 
 const ASIDS: u32 = 12;
 /// The pool also has ASIDs that the range under test must not touch.

@@ -9,10 +9,12 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
-from env.processes import alive
+from env.processes import dies
 from vm import figures, session
+from vm.machine import Machine
 
 PRELUDE = """
 import json, os, socket, sys, threading, time
@@ -59,7 +61,9 @@ class FakeMachine:
 
 def run(script: str, timeout: float = 20, prelude: str = PRELUDE):
     out, err = io.BytesIO(), io.BytesIO()
-    result = asyncio.run(session.Session(FakeMachine(prelude + script), out, err).run(timeout))
+    result = asyncio.run(
+        session.Session(cast(Machine, FakeMachine(prelude + script)), out, err).run(timeout)
+    )
     return result, out.getvalue(), err.getvalue()
 
 
@@ -154,7 +158,7 @@ forever()
             self.assertEqual(result.log, "so far")
             self.assertLess(time.monotonic() - start, 10)
             for pid in pids.read_text().split():
-                self.assertFalse(alive(int(pid)), f"process {pid} is left")
+                self.assertTrue(dies(int(pid)), f"process {pid} is left")
 
 
 if __name__ == "__main__":

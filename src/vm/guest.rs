@@ -14,11 +14,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::channel::Channel;
-use super::command::{Activate, Deactivate, Decommission, Handle};
-use super::status::FwStatus;
 use crate::asid::Lease;
 use crate::kvm::lock::Deactivating;
+use crate::psp::{Activate, Channel, Deactivate, Decommission, FwStatus, Handle};
 
 /// A guest context in the firmware that is not bound to an ASID.
 pub(crate) struct Guest(Handle);

@@ -110,7 +110,7 @@ impl Split {
 }
 
 #[cfg(any(test, CONFIG_KUNIT))]
-#[cfg_attr(not(test), kernel::macros::kunit_tests(kvm_sev_asid_range))]
+#[cfg_attr(not(test), kernel::macros::kunit_tests(kvm_sev_asid))]
 mod tests {
     use super::*;
 
