@@ -104,6 +104,15 @@ program! {
 }
 
 program! {
+    /// Writes a byte to port 0x3f8, then runs for ever.
+    spin:
+    "mov dx, 0x3f8"
+    "out dx, al"
+    "2: pause"
+    "jmp 2b"
+}
+
+program! {
     /// Stores RDX at RDI (a private page) and at RSI (a shared one); halts; then at every run
     /// copies the word at RDI to RSI and halts.
     store_and_watch:

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Guests at work: encrypted and shared pages, ports, MMIO through the emulator.
 
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use sev_vm::cmd::Answer;
@@ -18,7 +20,14 @@ const SHARED: usize = guest::SHARED.start as usize;
 const PRIVATE: usize = guest::PRIVATE as usize;
 const VALUE: u64 = 0x1122_3344_5566_7788;
 
+/// Argument by which this program runs itself, to be killed.
+const SPIN: &str = "--spin";
+
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(SPIN) {
+        println!("{:?}", spin());
+        return ExitCode::FAILURE;
+    }
     ktap::run(
         env!("CARGO_BIN_NAME"),
         &[
@@ -33,6 +42,7 @@ fn main() -> ExitCode {
             ("moves_between_cpus", moves_between_cpus),
             ("old_interface", old_interface),
             ("plain_vm", plain_vm),
+            ("killed", killed),
         ],
     )
 }
@@ -276,4 +286,29 @@ fn plain_vm(t: &mut Test) -> Result<()> {
     t.check("host_sees_shared", vm.memory.read_u64(SHARED) == VALUE);
     t.check("host_sees_private", vm.memory.read_u64(PRIVATE) == VALUE);
     Ok(())
+}
+
+/// A VMM is killed in the midst of KVM_RUN: nothing of its VM stays (as checked after every
+/// test).
+fn killed(t: &mut Test) -> Result<()> {
+    let mut child =
+        Command::new(std::env::current_exe()?).arg(SPIN).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no pipe")?).read_line(&mut line)?;
+    t.value("child", line.trim(), "running");
+    t.contexts(1)?;
+    child.kill()?;
+    t.check("killed", child.wait()?.signal() == Some(9));
+    t.contexts(0)
+}
+
+/// Says so as soon as its guest runs, which never ends.
+fn spin() -> Result<Exit> {
+    let host = Host::open()?;
+    let mut vm = Vm::launched(&host, 0, guest::spin())?;
+    vm.register_memory()?;
+    vm.add_vcpu(&host, [0; 4])?;
+    ensure!(matches!(vm.vcpus[0].run()?, Exit::Out(..)), "the guest does not run");
+    println!("running");
+    vm.vcpus[0].run()
 }
