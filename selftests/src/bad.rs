@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::Result;
 
-use crate::host::{Host, open_sev};
+use crate::host::Host;
 use crate::mem::{Hole, Mapping, PAGE};
 
 /// Where the kernel's direct map lives: canonical, but not the user's.
@@ -83,9 +83,4 @@ impl Descriptors {
             ("int_min", RawFd::MIN),
         ]
     }
-}
-
-/// A `/dev/sev` that was opened and closed again: its number, not open any more.
-pub fn closed_sev() -> Result<RawFd> {
-    Ok(open_sev()?.as_raw_fd())
 }

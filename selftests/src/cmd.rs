@@ -77,30 +77,18 @@ pub mod status {
     pub const POLICY_FAILURE: u32 = 0x7;
     /// An address is misaligned or out of range.
     pub const INVALID_ADDRESS: u32 = 0x9;
-    /// A signature or MAC does not verify.
-    pub const BAD_SIGNATURE: u32 = 0xa;
     /// A MAC does not match the data.
     pub const BAD_MEASUREMENT: u32 = 0xb;
     /// The ASID is bound to a guest.
     pub const ASID_OWNED: u32 = 0xc;
-    /// The ASID is out of range for this kind of guest.
-    pub const INVALID_ASID: u32 = 0xd;
-    /// WBINVD on every core has to come before DF_FLUSH.
-    pub const WBINVD_REQUIRED: u32 = 0xe;
     /// DF_FLUSH has to come before the ASID can be used again.
     pub const DFFLUSH_REQUIRED: u32 = 0xf;
     /// No guest has this handle.
     pub const INVALID_GUEST: u32 = 0x10;
-    /// The command does not exist.
-    pub const INVALID_COMMAND: u32 = 0x11;
-    /// The guest is bound to an ASID.
-    pub const ACTIVE: u32 = 0x12;
     /// No free guest context.
     pub const RESOURCE_LIMIT: u32 = 0x17;
     /// A hardware condition that leaves the platform usable.
     pub const HWERROR_PLATFORM: u32 = 0x13;
-    /// A parameter is wrong.
-    pub const INVALID_PARAM: u32 = 0x16;
 }
 
 /// Issues command `id` on `vm` with `data` as its argument address.

@@ -17,8 +17,6 @@ use vmm_sys_util::ioctl_iow_nr;
 pub enum VmType {
     /// A plain VM, or one made SEV by the old `KVM_SEV_INIT`.
     Default = 0,
-    /// Software-protected VM.
-    SwProtected = 1,
     /// SEV, made with `KVM_SEV_INIT2`.
     Sev = 2,
     /// SEV-ES.
@@ -122,8 +120,6 @@ pub fn open_sev() -> Result<File> {
 pub struct EncryptionLeaf {
     /// Position of the C-bit in a page-table entry.
     pub c_bit: u32,
-    /// Physical address bits lost to encryption.
-    pub lost_bits: u32,
     /// Highest ASID usable by encrypted guests.
     pub max_asid: u32,
     /// Lowest ASID for SEV guests without encrypted state.
@@ -143,7 +139,6 @@ impl EncryptionLeaf {
         let leaf = unsafe { __cpuid_count(0x8000_001f, 0) };
         Self {
             c_bit: leaf.ebx & 0x3f,
-            lost_bits: (leaf.ebx >> 6) & 0x3f,
             max_asid: leaf.ecx,
             min_sev_asid: leaf.edx,
             sev: leaf.eax & (1 << 1) != 0,

@@ -37,8 +37,8 @@ impl Test<'_> {
         }
     }
 
-    /// Records an answer about whose firmware status the specification is silent: KVM has to
-    /// report a firmware failure (EIO and some status), or whatever `stock` answers alike.
+    /// Records a refusal by firmware whose status the specification leaves open: EIO and some
+    /// status. Which one is for the comparison.
     pub fn firmware_case(&mut self, case: &str, answer: Answer) {
         self.record(case, answer);
         if answer.errno != nix::libc::EIO || answer.fw == 0 || answer.fw == crate::cmd::KEPT {

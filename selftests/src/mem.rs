@@ -38,21 +38,17 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` bytes of private anonymous memory.
     pub fn anonymous(len: usize) -> Result<Self> {
-        Self::anonymous_with(len, MapFlags::MAP_PRIVATE)
-    }
-
-    /// Maps `len` bytes of anonymous memory with `flags`.
-    pub fn anonymous_with(len: usize, flags: MapFlags) -> Result<Self> {
         let length = NonZeroUsize::new(len).ok_or(nix::Error::EINVAL)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe { mman::mmap_anonymous(None, length, READ_WRITE, flags)? };
+        let base =
+            unsafe { mman::mmap_anonymous(None, length, READ_WRITE, MapFlags::MAP_PRIVATE)? };
         Ok(Self { base, len })
     }
 
     /// Maps `len` bytes of `fd` from `offset`, shared with every other mapping of it.
     pub fn shared(fd: BorrowedFd<'_>, len: usize, offset: i64) -> Result<Self> {
         let length = NonZeroUsize::new(len).ok_or(nix::Error::EINVAL)?;
-        // SAFETY: as in `anonymous_with`.
+        // SAFETY: as in `anonymous`.
         let base =
             unsafe { mman::mmap(None, length, READ_WRITE, MapFlags::MAP_SHARED, fd, offset)? };
         Ok(Self { base, len })

@@ -105,11 +105,6 @@ impl Vcpu {
             other => bail!("the guest stopped with {other:?}, not with a halt"),
         }
     }
-
-    /// The vCPU's file.
-    pub fn fd(&self) -> &VcpuFd {
-        &self.fd
-    }
 }
 
 fn segment(selector: u16, type_: u8, long: bool) -> kvm_segment {

@@ -48,6 +48,13 @@ fn verified(host: &Host, program: Program) -> Result<(Vm, VerifiedSession)> {
     }
 }
 
+/// LAUNCH_SECRET of `packet` with a changed argument.
+fn inject_changed(vm: &Vm, packet: &Packet, change: &dyn Fn(&mut kvm_sev_launch_secret)) -> Answer {
+    let mut argument = packet.argument(secret_page(vm));
+    change(&mut argument);
+    vm.launch_secret(&mut argument)
+}
+
 fn secret_page(vm: &Vm) -> u64 {
     vm.memory.addr() + guest::SECRET
 }
@@ -114,11 +121,7 @@ fn lengths(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let (vm, session) = verified(&host, guest::idle())?;
     let packet = Packet::new(&session, SECRET)?;
-    let with = |change: &dyn Fn(&mut kvm_sev_launch_secret)| {
-        let mut argument = packet.argument(secret_page(&vm));
-        change(&mut argument);
-        vm.launch_secret(&mut argument)
-    };
+    let with = |change: &dyn Fn(&mut _)| inject_changed(&vm, &packet, change);
     let refused = Answer::refused(EINVAL);
     t.case("guest_0", with(&|a| a.guest_len = 0), refused);
     for len in [0, BLOB_MAX + 1, 1 << 31, u32::MAX] {
@@ -137,11 +140,7 @@ fn pointers(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let (vm, session) = verified(&host, guest::idle())?;
     let packet = Packet::new(&session, SECRET)?;
-    let with = |change: &dyn Fn(&mut kvm_sev_launch_secret)| {
-        let mut argument = packet.argument(secret_page(&vm));
-        change(&mut argument);
-        vm.launch_secret(&mut argument)
-    };
+    let with = |change: &dyn Fn(&mut _)| inject_changed(&vm, &packet, change);
     let addresses = Addresses::new()?;
     for (name, address) in addresses.unreadable(size_of::<kvm_sev_launch_secret>()) {
         let answer = vm.command(sev_cmd_id_KVM_SEV_LAUNCH_SECRET, address);
