@@ -179,8 +179,9 @@ pub(crate) unsafe fn hardware_unsetup() {
     // What is not flushed now would be refused to whoever uses SEV next. A failure is logged.
     let _ = platform.asids.recycle();
     Resource::Sev.set_capacity(0);
-    drop(platform);
     psp::platform_shutdown();
+    // With what it held of ASIDs that the firmware gave up only now.
+    drop(platform);
 }
 
 /// A device attribute of the group `KVM_X86_GRP_SEV`. ENXIO for others.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Leasing ASIDs to encryption contexts, charged to the misc cgroup.
 //!
-//! Locks: `flush` → `pool`, and `flush` → [`FlushExclusive`] → the PSP driver's mutex. Neither
+//! Locks: `flush` → `pool`, `lost`, and `flush` → [`FlushExclusive`] → the PSP driver's mutex. Neither
 //! WBINVD nor DF_FLUSH runs with `pool` held, so giving an ASID back never waits for a flush.
 
 use kernel::prelude::*;
@@ -30,6 +30,10 @@ pub(crate) struct Asids {
     flush_with: FlushWith,
     #[pin]
     pool: Mutex<Pool<KVec<Slot>>>,
+    /// The charges of leaked ASIDs, by ASID. Nobody else can have these before the platform was
+    /// shut down, so the charges last until then.
+    #[pin]
+    lost: Mutex<KVec<Option<Charge>>>,
     /// Held by the one task that flushes.
     #[pin]
     flush: Mutex<()>,
@@ -39,12 +43,16 @@ impl Asids {
     /// All ASIDs of `split` are free and clean, as after a reset. ENOMEM.
     pub(crate) fn new(split: Split, flush_with: FlushWith) -> Result<Arc<Self>> {
         // One entry more, for the host.
-        let slots = KVec::from_elem(Slot::Free, split.max.index().wrapping_add(1), GFP_KERNEL)?;
+        let entries = split.max.index().wrapping_add(1);
+        let slots = KVec::from_elem(Slot::Free, entries, GFP_KERNEL)?;
+        let mut lost = KVec::with_capacity(entries, GFP_KERNEL)?;
+        while lost.push_within_capacity(None).is_ok() {}
 
         Arc::pin_init(
             pin_init!(Self {
                 split,
                 flush_with,
+                lost <- new_mutex!(lost, "kvm_sev_asid_lost"),
                 pool <- new_mutex!(Pool::new(slots), "kvm_sev_asid_pool"),
                 flush <- new_mutex!((), "kvm_sev_asid_flush"),
             }),
@@ -136,7 +144,8 @@ impl Lease {
         self.asid
     }
 
-    /// The firmware did not release the ASID: neither it nor its charge ever returns.
+    /// The firmware did not release the ASID: neither it nor its charge returns before the platform
+    /// is shut down.
     pub(crate) fn leak(&self) {
         self.leaked.store(true, Relaxed);
     }
@@ -146,7 +155,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.leaked.load(Relaxed) {
             self.asids.pool.lock().leak(self.asid);
-            core::mem::forget(self.charge.take());
+            if let Some(entry) = self.asids.lost.lock().get_mut(self.asid.index()) {
+                *entry = self.charge.take();
+            }
         } else {
             self.asids.pool.lock().retire(self.asid);
         }
