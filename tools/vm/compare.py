@@ -35,6 +35,7 @@ EXCLUDED = {
     "rseq_test": "takes minutes on the emulated host",
     "set_memory_region_test": "takes minutes on the emulated host",
     "x86/hyperv_clock": "compares clocks, which a busy machine disturbs",
+    "x86/hyperv_ipi": "waits for another vCPU by counting instructions",
 }
 
 Results = dict[str, int]
