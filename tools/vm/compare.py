@@ -56,9 +56,8 @@ def parse(output: str) -> Results:
     return results
 
 
-def measure(series: str, module: str, tests: Path, log: Path) -> Results:
-    """Runs the tests in one VM."""
-    names = selected(tests)
+def measure(series: str, module: str, tests: Path, log: Path, names: list[str]) -> Results:
+    """Runs tests in one VM."""
     command: list[str | Path] = [HERE / "run", "--module", module, "--kernel", series]
     command += ["--timeout", str(VM_LIMIT), "--put", tests, "--put", SCRIPT]
     command += ["--", "/selftests", str(LIMIT), *names]
@@ -89,7 +88,7 @@ def stock(series: str, tests: Path) -> Results:
 
     def build(new: Path) -> None:
         say(f"selftests {series}", "measuring the stock module, some minutes ...")
-        results = measure(series, "stock", tests, new / "log")
+        results = measure(series, "stock", tests, new / "log", selected(tests))
         (new / "results.json").write_text(json.dumps(results, indent=1))
 
     cache.ensure(entry, build)
@@ -123,8 +122,15 @@ def main(argv: list[str]) -> int:
         log = cache.LOGS / f"selftests-{series}-{cache.SRC.stat().st_ino:x}.log"
         with ThreadPoolExecutor() as pool:
             theirs = pool.submit(stock, series, tests)
-            ours = pool.submit(measure, series, "rust", tests, log)
-            good, bad = judge(ours.result(), theirs.result())
+            ours = pool.submit(measure, series, "rust", tests, log, selected(tests))
+        good, bad = judge(ours.result(), theirs.result())
+        if bad:
+            # Some tests give another vCPU only so much time. What is wrong with the module is
+            # also wrong when the test has the machine to itself.
+            names = [line.partition(":")[0] for line in bad]
+            say(f"selftests {series}", f"once more, alone: {' '.join(names)}")
+            alone = measure(series, "rust", tests, log.with_suffix(".again.log"), names)
+            good, bad = judge(ours.result() | alone, theirs.result())
     except StepError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
