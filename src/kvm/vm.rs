@@ -6,7 +6,6 @@
 
 #![allow(unsafe_code)]
 
-use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::types::{NotThreadSafe, Opaque};
@@ -61,7 +60,6 @@ impl Vm {
         VmLocked {
             vm: self,
             _not_send: NotThreadSafe,
-            _lifetime: PhantomData,
         }
     }
 
@@ -96,7 +94,6 @@ impl Vm {
 pub(crate) struct VmLocked<'a> {
     vm: &'a Vm,
     _not_send: NotThreadSafe,
-    _lifetime: PhantomData<&'a mut ()>,
 }
 
 impl VmLocked<'_> {
