@@ -53,7 +53,7 @@ impl Blob {
         }
     }
 
-    /// The firmware's address of the blob at `offset` bytes.
+    /// Where the blob is, for commands that take an address alone.
     pub(crate) fn address(&self) -> PspAddr {
         PspAddr::new(self.buffer().spa)
     }

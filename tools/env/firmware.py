@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The PSP firmware library. SEV_FIRMWARE names one to use instead; `builtin`: QEMU's stub."""
+"""The PSP firmware library. SEV_FIRMWARE names one to use instead."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 from . import rust
 
 
-def ensure() -> Path | None:
+def ensure() -> Path:
     if override := os.environ.get("SEV_FIRMWARE"):
-        return None if override == "builtin" else Path(override)
+        return Path(override)
     return rust.firmware()

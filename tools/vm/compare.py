@@ -76,14 +76,13 @@ def measure(series: str, module: str, tests: Path, log: Path, names: list[str]) 
 def stock(series: str, tests: Path) -> Results:
     """The stock module's results, from the cache if nothing they depend on has changed."""
     tree = kernel.ensure(series)
-    library = firmware.ensure()
     parts: list[str | bytes] = [
         tree.name,
         qemu.ensure().read_bytes(),
         SCRIPT.read_bytes(),
         repr((LIMIT, selected(tests))),
     ]
-    key = cache.key_of(*parts, library.read_bytes() if library else "")
+    key = cache.key_of(*parts, firmware.ensure().read_bytes())
     entry = cache.CACHE / "selftest-results" / f"{series}-{key}"
 
     def build(new: Path) -> None:

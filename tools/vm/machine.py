@@ -25,7 +25,7 @@ BIOS_DIRECTORIES = ("/usr/share/seabios", "/usr/share/qemu")
 @dataclass(frozen=True)
 class Machine:
     qemu: Path
-    firmware: Path | None  # None: the stub that the prototype has built in
+    firmware: Path
     kernel: Path  # vmlinuz
     initramfs: Path
     platform: str = "sev"
@@ -63,9 +63,7 @@ class Machine:
         return arguments
 
     def psp(self) -> str:
-        device = "amd-psp,id=psp"
-        if self.firmware:
-            device += f",firmware={self.firmware}"
+        device = f"amd-psp,id=psp,firmware={self.firmware}"
         if self.firmware_config:
             # A comma separates properties unless it is doubled.
             device += ",config=" + self.firmware_config.replace(",", ",,")

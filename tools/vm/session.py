@@ -174,7 +174,7 @@ class Session:
                 break
             lines.append((kind, text))
         found = figures.of_files(lines)
-        if self._machine.platform != "none" and self._machine.firmware:
+        if self._machine.platform != "none":
             found |= figures.of_firmware(await psp.request("counters"))
         return found
 
