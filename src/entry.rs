@@ -18,7 +18,7 @@ use kernel::prelude::*;
 use crate::ffi::bindings::{self, gfp_t, gpa_t, kvm_pfn_t};
 use crate::hw::page;
 use crate::kvm::vcpu::{Vcpu, VmrunCtx};
-use crate::kvm::Vm;
+use crate::kvm::{Vm, VmType};
 use crate::{ioctl, platform, vcpu};
 
 /// Declares functions for C, and has the compiler compare them with the prototypes in the bindings.
@@ -90,8 +90,8 @@ entries! {
         // SAFETY: The VM is alive.
         let vm = unsafe { Vm::from_raw(kvm) };
 
-        if vm.vm_type() == crate::kvm::VmType::Sev {
-            vm.expect_init2();
+        if let VmType::Encrypted(kind) = vm.vm_type() {
+            vm.expect_init2(kind);
         }
     }
 
@@ -134,14 +134,16 @@ entries! {
         errno(ioctl::unregister(vm, range.addr, range.size))
     }
 
-    /// `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM`: not served.
-    fn sev_vm_copy_enc_context_from(_kvm: *mut bindings::kvm, _source_fd: c_uint) -> c_int {
-        ENOTTY.to_errno()
+    /// `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM`.
+    fn sev_vm_copy_enc_context_from(kvm: *mut bindings::kvm, source_fd: c_uint) -> c_int {
+        // SAFETY: The VM's file is open.
+        errno(ioctl::copy(unsafe { Vm::from_raw(kvm) }, source_fd))
     }
 
-    /// `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`: not served.
-    fn sev_vm_move_enc_context_from(_kvm: *mut bindings::kvm, _source_fd: c_uint) -> c_int {
-        ENOTTY.to_errno()
+    /// `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`.
+    fn sev_vm_move_enc_context_from(kvm: *mut bindings::kvm, source_fd: c_uint) -> c_int {
+        // SAFETY: The VM's file is open.
+        errno(ioctl::take(unsafe { Vm::from_raw(kvm) }, source_fd))
     }
 
     /// From MMU notifiers: pages of the guest go back to the system. May sleep.
@@ -166,8 +168,12 @@ entries! {
 // vCPUs.
 entries! {
     /// From the creation of a vCPU.
-    fn sev_vcpu_create(_vcpu: *mut bindings::kvm_vcpu) -> c_int {
-        0
+    fn sev_vcpu_create(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        // SAFETY: The vCPU is embedded in a `struct vcpu_svm`, and nobody else sees it yet.
+        let vcpu = unsafe {
+            Vcpu::from_raw(kernel::container_of!(vcpu, bindings::vcpu_svm, vcpu))
+        };
+        errno(vcpu::create(vcpu))
     }
 
     /// From the destruction of a vCPU, or its failed creation.

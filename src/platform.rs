@@ -7,13 +7,14 @@ use kernel::sync::Arc;
 use crate::asid::{Asids, FlushWith};
 use crate::debug::Debug;
 use crate::ffi::bindings as b;
-use crate::hw::asid::{Range, Split};
+use crate::hw::asid::Split;
+use crate::hw::kind::Kind;
 use crate::hw::page::FirmwarePage;
 use crate::kvm::cgroup::Resource;
 use crate::kvm::global::Global;
 use crate::kvm::host::{self, Feature};
 use crate::params::{self, Parameter};
-use crate::psp::{self, Buffer, Channel, FwStatus, SnpPlatformStatus};
+use crate::psp::{self, Channel, FwStatus, SnpPlatformStatus};
 use crate::vm::Registry;
 
 /// What exists while SEV is available: everything that is not part of a VM.
@@ -21,8 +22,27 @@ use crate::vm::Registry;
 pub(crate) struct Platform {
     asids: Arc<Asids>,
     registry: Arc<Registry>,
+    served: Served,
     #[pin]
     debug: Debug,
+}
+
+/// Which kinds of guests can be created.
+#[derive(Clone, Copy)]
+struct Served {
+    /// Also without ASIDs for plain SEV guests.
+    sev: bool,
+    es: bool,
+    /// `SVM_SEV_FEAT_*` that the save areas of guests may have.
+    vmsa_features: u64,
+}
+
+impl Served {
+    const NOTHING: Self = Self {
+        sev: false,
+        es: false,
+        vmsa_features: 0,
+    };
 }
 
 static PLATFORM: Global<Platform> = Global::new();
@@ -43,7 +63,20 @@ impl Platform {
         &self.registry
     }
 
-    fn new(split: Split, flush_with: FlushWith) -> Result<Pin<KBox<Self>>> {
+    /// Whether guests of this kind can be created.
+    pub(crate) fn serves(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Sev => self.served.sev,
+            Kind::SevEs => self.served.es,
+        }
+    }
+
+    /// `SVM_SEV_FEAT_*` that the save areas of guests may have.
+    pub(crate) fn vmsa_features(&self) -> u64 {
+        self.served.vmsa_features
+    }
+
+    fn new(split: Split, flush_with: FlushWith, served: Served) -> Result<Pin<KBox<Self>>> {
         let asids = Asids::new(split, flush_with)?;
         let registry = Registry::new()?;
 
@@ -52,6 +85,7 @@ impl Platform {
                 debug <- Debug::new(asids.clone(), registry.clone()),
                 asids,
                 registry,
+                served,
             }),
             GFP_KERNEL,
         )
@@ -72,26 +106,59 @@ pub(crate) fn hardware_setup() {
     }
 
     let served = match split.ok_or(ENODEV).and_then(start) {
-        Ok(()) => split.and_then(|split| split.sev),
+        Ok(served) => served,
         Err(error) => {
             if wanted && Feature::Sev.is_present() {
                 pr_info!("SEV unusable: {error:?}\n");
             }
-            None
+            Served::NOTHING
         }
     };
-    announce(split, served);
+    offer(split, served);
 
-    let mut vm_types: u32 = 0;
-    if let Some(range) = served {
-        vm_types = psp::supported_vm_types() & 1u32.wrapping_shl(b::KVM_X86_SEV_VM);
-        Resource::Sev.set_capacity(range.count());
-    }
-    host::support_vm_types(vm_types);
-
-    params::set(Parameter::Sev, get().is_some());
-    params::set(Parameter::SevEs, false);
+    params::set(Parameter::Sev, served.sev);
+    params::set(Parameter::SevEs, served.es);
     params::set(Parameter::SevSnp, false);
+}
+
+/// Tells userspace which VMs it can create, and the log why not.
+fn offer(split: Option<Split>, served: Served) {
+    let mut vm_types: u32 = 0;
+
+    for (name, feature, kind, is_served, vm_type) in [
+        (
+            "SEV",
+            Feature::Sev,
+            Kind::Sev,
+            served.sev,
+            b::KVM_X86_SEV_VM,
+        ),
+        (
+            "SEV-ES",
+            Feature::SevEs,
+            Kind::SevEs,
+            served.es,
+            b::KVM_X86_SEV_ES_VM,
+        ),
+    ] {
+        if !feature.is_present() {
+            continue;
+        }
+        match split.and_then(|split| split.range(kind)) {
+            Some(range) if is_served => {
+                let (first, last) = (range.first(), range.last());
+                pr_info!("{name} enabled (ASIDs {first} - {last})\n");
+                Resource::from(kind).set_capacity(range.count());
+                vm_types |= 1u32.wrapping_shl(vm_type);
+            }
+            Some(_) => pr_info!("{name} disabled\n"),
+            None => pr_info!("{name} disabled (no ASIDs)\n"),
+        }
+    }
+    if Feature::SevSnp.is_present() {
+        pr_info!("SEV-SNP not served\n");
+    }
+    host::support_vm_types(vm_types & psp::supported_vm_types());
 }
 
 /// What CPUID says; `None` if there can be no encrypted guests.
@@ -110,7 +177,7 @@ fn detect() -> Option<Split> {
 }
 
 /// Starts the firmware and sets [`PLATFORM`].
-fn start(split: Split) -> Result {
+fn start(split: Split) -> Result<Served> {
     let mut status = FwStatus::success();
 
     psp::platform_init(true, &mut status).inspect_err(|error| {
@@ -121,8 +188,31 @@ fn start(split: Split) -> Result {
     } else {
         FlushWith::DfFlush
     };
-    PLATFORM.set(Platform::new(split, flush_with)?);
-    Ok(())
+    let es = serves_es(split);
+    let served = Served {
+        sev: true,
+        es,
+        vmsa_features: if es { supported_vmsa_features() } else { 0 },
+    };
+    PLATFORM.set(Platform::new(split, flush_with, served)?);
+    Ok(served)
+}
+
+/// Whether there can be guests with protected registers.
+fn serves_es(split: Split) -> bool {
+    params::get(Parameter::SevEs)
+        && Feature::SevEs.is_present()
+        && host::can_protect_registers()
+        && split.es.is_some()
+}
+
+/// `SVM_SEV_FEAT_*` that work on this machine.
+fn supported_vmsa_features() -> u64 {
+    if Feature::DebugSwap.is_present() && Feature::NoNestedDataBreakpoints.is_present() {
+        b::KVM_SEV_CONST_SVM_SEV_FEAT_DEBUG_SWAP
+    } else {
+        0
+    }
 }
 
 /// Whether the SNP firmware is initialised, which changes the rules for the other commands.
@@ -131,37 +221,22 @@ fn snp_is_initialised() -> bool {
     const STATE: usize = core::mem::offset_of!(b::sev_user_data_snp_status, state);
 
     FirmwarePage::new().is_ok_and(|page| {
-        let out = Buffer {
-            spa: page.address().get(),
-            len: 0,
-        };
+        let mut command = SnpPlatformStatus::new(page.address());
+
         Channel::Kernel
-            .issue(&mut SnpPlatformStatus::new(out), &mut FwStatus::success())
+            .issue(&mut command, &mut FwStatus::success())
             .is_ok()
             && page.byte(STATE) != 0
     })
 }
 
-fn announce(split: Option<Split>, sev: Option<Range>) {
-    if let Some(range) = sev {
-        pr_info!("SEV enabled (ASIDs {} - {})\n", range.first(), range.last());
-    } else if Feature::Sev.is_present() {
-        pr_info!("SEV disabled\n");
-    }
-    if let Some(range) = split.and_then(|split| split.es) {
-        for (name, feature) in [("SEV-ES", Feature::SevEs), ("SEV-SNP", Feature::SevSnp)] {
-            if feature.is_present() {
-                let (first, last) = (range.first(), range.last());
-                pr_info!("{name} not served (ASIDs {first} - {last})\n");
-            }
-        }
-    }
-}
-
 /// Offers to guests what the host serves. Called once, after [`hardware_setup`].
 pub(crate) fn set_cpu_caps() {
-    if get().is_some() {
-        Feature::Sev.offer_to_guests();
+    let Some(platform) = get() else { return };
+
+    Feature::Sev.offer_to_guests();
+    if platform.served.es {
+        Feature::SevEs.offer_to_guests();
     }
 }
 
@@ -179,6 +254,7 @@ pub(crate) unsafe fn hardware_unsetup() {
     // What is not flushed now would be refused to whoever uses SEV next. A failure is logged.
     let _ = platform.asids.recycle();
     Resource::Sev.set_capacity(0);
+    Resource::SevEs.set_capacity(0);
     psp::platform_shutdown();
     // With what it held of ASIDs that the firmware gave up only now.
     drop(platform);
@@ -190,10 +266,9 @@ pub(crate) fn device_attribute(group: u32, attribute: u64) -> Result<u64> {
         return Err(ENXIO);
     }
     match u32::try_from(attribute).map_err(|_| ENXIO)? {
-        // No VMSA features, SNP policies or certificates: neither SEV-ES nor SNP is served.
-        b::KVM_X86_SEV_VMSA_FEATURES
-        | b::KVM_X86_SNP_POLICY_BITS
-        | b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(0),
+        b::KVM_X86_SEV_VMSA_FEATURES => Ok(get().map_or(0, Platform::vmsa_features)),
+        // No SNP policies or certificates: SNP is not served.
+        b::KVM_X86_SNP_POLICY_BITS | b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(0),
         b::KVM_X86_SEV_IMPL => Ok(b::KVM_SEV_IMPL_ID),
         b::KVM_X86_SEV_IMPL_VERSION => Ok(u64::from(b::KVM_SEV_IMPL_VERSION)),
         b::KVM_X86_SEV_IMPL_FEATURES => Ok(u64::from(b::KVM_SEV_IMPL_F_DEVICE_FILE)),

@@ -11,6 +11,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use super::pool::{Exhausted, Flushed, Pool, Slot, Usage};
 use crate::hw::asid::{Asid, Range, Split};
 use crate::hw::cache::wbinvd_on_all_cpus;
+use crate::hw::kind::Kind;
 use crate::kvm::cgroup::{Charge, Resource};
 use crate::kvm::lock::FlushExclusive;
 use crate::kvm::vcpu::forget_asid;
@@ -64,20 +65,27 @@ impl Asids {
         self.split
     }
 
-    /// Leases an ASID for a plain SEV guest, charged to the current task's cgroup. May sleep long.
+    /// Leases an ASID for a guest of this kind, charged to the current task's cgroup. May sleep
+    /// long.
     ///
     /// Errors: ENOTTY if the machine has none for such guests; EBUSY if all are in use or the
-    /// cgroup is over its limit.
-    pub(crate) fn lease(self: &Arc<Self>) -> Result<Lease> {
-        let range = self.split.sev.ok_or(ENOTTY)?;
-        let charge = Charge::current(Resource::Sev)?;
-
-        Ok(Lease {
+    /// cgroup is over its limit; ENOMEM.
+    pub(crate) fn lease(self: &Arc<Self>, kind: Kind) -> Result<Arc<Lease>> {
+        let range = self.split.range(kind).ok_or(ENOTTY)?;
+        let charge = Charge::current(Resource::from(kind))?;
+        let taken = Taken {
             asid: self.take(range)?,
             asids: self.clone(),
-            charge: Some(charge),
             leaked: Atomic::new(false),
-        })
+        };
+
+        Arc::pin_init(
+            pin_init!(Lease {
+                taken,
+                charge <- new_mutex!(Some(charge), "kvm_sev_asid_charge"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
     }
 
     fn take(&self, range: Range) -> Result<Asid> {
@@ -130,36 +138,62 @@ impl Asids {
     }
 }
 
-/// An ASID that belongs to one encryption context; given back when dropped.
-pub(crate) struct Lease {
+/// An ASID that was taken out of the pool; it returns there when dropped.
+struct Taken {
     asid: Asid,
     asids: Arc<Asids>,
-    /// `Some` until it is dropped.
-    charge: Option<Charge>,
     leaked: Atomic<bool>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if !self.leaked.load(Relaxed) {
+            self.asids.pool.lock().retire(self.asid);
+        }
+    }
+}
+
+/// An ASID that belongs to one encryption context, and the charge for it.
+#[pin_data]
+pub(crate) struct Lease {
+    taken: Taken,
+    /// `None` once it was moved to the charges of leaked ASIDs.
+    #[pin]
+    charge: Mutex<Option<Charge>>,
 }
 
 impl Lease {
     pub(crate) fn asid(&self) -> Asid {
-        self.asid
+        self.taken.asid
     }
 
     /// The firmware did not release the ASID: neither it nor its charge returns before the platform
     /// is shut down.
     pub(crate) fn leak(&self) {
-        self.leaked.store(true, Relaxed);
-    }
-}
+        let asids = &self.taken.asids;
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.leaked.load(Relaxed) {
-            self.asids.pool.lock().leak(self.asid);
-            if let Some(entry) = self.asids.lost.lock().get_mut(self.asid.index()) {
-                *entry = self.charge.take();
-            }
-        } else {
-            self.asids.pool.lock().retire(self.asid);
+        if self.taken.leaked.xchg(true, Relaxed) {
+            return;
         }
+        asids.pool.lock().leak(self.asid());
+        let charge = self.charge.lock().take();
+        if let Some(entry) = asids.lost.lock().get_mut(self.asid().index()) {
+            *entry = charge;
+        }
+    }
+
+    /// What the current task's cgroup has to pay to take the lease over; `None` if it pays already.
+    /// Errors as [`Charge::current`].
+    pub(crate) fn charge_current(&self) -> Result<Option<Charge>> {
+        match &*self.charge.lock() {
+            Some(charge) => charge.for_current(),
+            None => Ok(None),
+        }
+    }
+
+    /// Whoever paid so far does so no longer.
+    pub(crate) fn set_charge(&self, charge: Charge) {
+        let before = self.charge.lock().replace(charge);
+        drop(before);
     }
 }

@@ -22,3 +22,4 @@
 
 /* bindgen takes no macro that is an expression for a constant; see the kernel's own helper. */
 static const u64 KVM_SEV_CONST_SVM_MISC_ENABLE_SEV = SVM_MISC_ENABLE_SEV;
+static const u64 KVM_SEV_CONST_SVM_SEV_FEAT_DEBUG_SWAP = SVM_SEV_FEAT_DEBUG_SWAP;

@@ -44,9 +44,17 @@ void kvm_sev_cpu_cap_set(unsigned int bit)
 	case X86_FEATURE_SEV:
 		kvm_cpu_cap_set(X86_FEATURE_SEV);
 		break;
+	case X86_FEATURE_SEV_ES:
+		kvm_cpu_cap_set(X86_FEATURE_SEV_ES);
+		break;
 	default:
 		WARN_ON_ONCE(1);
 	}
+}
+
+int kvm_sev_mutex_lock_killable(struct mutex *lock, unsigned int depth)
+{
+	return mutex_lock_killable_nested(lock, depth);
 }
 
 static DECLARE_RWSEM(deactivate_lock);

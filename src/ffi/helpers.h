@@ -8,6 +8,7 @@
 
 #include <linux/types.h>
 
+struct mutex;
 struct page;
 struct svm_cpu_data;
 
@@ -23,6 +24,9 @@ void kvm_sev_deactivate_lock_shared(void);
 void kvm_sev_deactivate_unlock_shared(void);
 void kvm_sev_deactivate_lock(void);
 void kvm_sev_deactivate_unlock(void);
+
+/* As the n-th lock of its kind that the task holds */
+int kvm_sev_mutex_lock_killable(struct mutex *lock, unsigned int depth);
 
 /* Memory */
 u64 kvm_sev_psp_pa(const void *p);

@@ -13,6 +13,9 @@ static void __used layouts(void)
 	OFFSET(OFFSET_KVM_SVM_KVM, kvm_svm, kvm);
 	OFFSET(OFFSET_KVM_SVM_SEV_INFO, kvm_svm, sev_info);
 	OFFSET(OFFSET_SEV_INFO_ACTIVE, kvm_sev_info, active);
+	OFFSET(OFFSET_SEV_INFO_ES_ACTIVE, kvm_sev_info, es_active);
+	OFFSET(OFFSET_SEV_INFO_VMSA_FEATURES, kvm_sev_info, vmsa_features);
+	OFFSET(OFFSET_SEV_INFO_MIGRATION_IN_PROGRESS, kvm_sev_info, migration_in_progress);
 	OFFSET(OFFSET_SEV_INFO_NEED_INIT, kvm_sev_info, need_init);
 	OFFSET(OFFSET_SEV_INFO_SNP_CONTEXT, kvm_sev_info, snp_context);
 
@@ -21,6 +24,7 @@ static void __used layouts(void)
 	OFFSET(OFFSET_KVM_CREATED_VCPUS, kvm, created_vcpus);
 	OFFSET(OFFSET_KVM_ARCH, kvm, arch);
 	OFFSET(OFFSET_KVM_ARCH_VM_TYPE, kvm_arch, vm_type);
+	OFFSET(OFFSET_KVM_ARCH_HAS_PROTECTED_STATE, kvm_arch, has_protected_state);
 	OFFSET(OFFSET_KVM_ARCH_PRE_FAULT_ALLOWED, kvm_arch, pre_fault_allowed);
 
 	DEFINE(SIZEOF_VCPU_SVM, sizeof(struct vcpu_svm));

@@ -18,6 +18,11 @@ const _: () = {
     assert!(offset_of!(kvm_svm, kvm) == OFFSET_KVM_SVM_KVM);
     assert!(offset_of!(kvm_svm, sev_info) == OFFSET_KVM_SVM_SEV_INFO);
     assert!(offset_of!(kvm_sev_info, active) == OFFSET_SEV_INFO_ACTIVE);
+    assert!(offset_of!(kvm_sev_info, es_active) == OFFSET_SEV_INFO_ES_ACTIVE);
+    assert!(offset_of!(kvm_sev_info, vmsa_features) == OFFSET_SEV_INFO_VMSA_FEATURES);
+    assert!(
+        offset_of!(kvm_sev_info, migration_in_progress) == OFFSET_SEV_INFO_MIGRATION_IN_PROGRESS
+    );
     assert!(offset_of!(kvm_sev_info, need_init) == OFFSET_SEV_INFO_NEED_INIT);
     assert!(offset_of!(kvm_sev_info, snp_context) == OFFSET_SEV_INFO_SNP_CONTEXT);
 
@@ -26,6 +31,7 @@ const _: () = {
     assert!(offset_of!(kvm, created_vcpus) == OFFSET_KVM_CREATED_VCPUS);
     assert!(offset_of!(kvm, arch) == OFFSET_KVM_ARCH);
     assert!(offset_of!(kvm_arch, vm_type) == OFFSET_KVM_ARCH_VM_TYPE);
+    assert!(offset_of!(kvm_arch, has_protected_state) == OFFSET_KVM_ARCH_HAS_PROTECTED_STATE);
     assert!(offset_of!(kvm_arch, pre_fault_allowed) == OFFSET_KVM_ARCH_PRE_FAULT_ALLOWED);
 
     assert!(size_of::<vcpu_svm>() == SIZEOF_VCPU_SVM);

@@ -53,6 +53,11 @@ impl UserRange {
         })
     }
 
+    /// `None` if the range is empty or does not lie in one page, or is at address 0.
+    pub(crate) fn within_page(start: u64, len: u32) -> Option<Self> {
+        Self::new(start, u64::from(len)).filter(|range| start != 0 && range.pages() == 1)
+    }
+
     pub(crate) const fn start(self) -> u64 {
         self.start
     }

@@ -11,6 +11,8 @@ use core::num::NonZeroU32;
 #[cfg(not(test))]
 use kernel::fmt;
 
+use super::kind::Kind;
+
 /// Address space identifier of an encrypted guest; 0 is the host and cannot be represented.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Asid(NonZeroU32);
@@ -97,6 +99,14 @@ pub(crate) struct Split {
 }
 
 impl Split {
+    /// The ASIDs of a kind of guest.
+    pub(crate) const fn range(self, kind: Kind) -> Option<Range> {
+        match kind {
+            Kind::Sev => self.sev,
+            Kind::SevEs => self.es,
+        }
+    }
+
     /// From ECX and EDX; `None` if the processor runs no encrypted guests.
     pub(crate) fn from_cpuid(ecx: u32, edx: u32) -> Option<Self> {
         Some(Self {

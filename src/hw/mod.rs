@@ -5,5 +5,6 @@ pub(crate) mod addr;
 pub(crate) mod asid;
 pub(crate) mod blocks;
 pub(crate) mod cache;
+pub(crate) mod kind;
 pub(crate) mod page;
 pub(crate) mod runs;

@@ -37,7 +37,7 @@ enum Direction {
 /// Errors: ENOTTY; EFAULT; EINVAL for empty or wrapping ranges and an address of 0; ENOMEM; EBADF
 /// before the launch started; EIO if the firmware refuses, e.g. by policy.
 fn transfer(call: &Call<'_>, request: &mut Request, direction: Direction) -> Result {
-    let context = call.sev()?.context();
+    let context = call.context()?;
     let params: kvm_sev_dbg = request.data()?;
     let len = u64::from(params.len);
 

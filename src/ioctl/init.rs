@@ -1,54 +1,100 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `KVM_SEV_INIT` and `KVM_SEV_INIT2`: a VM becomes a SEV VM.
+//! `KVM_SEV_INIT`, `KVM_SEV_ES_INIT` and `KVM_SEV_INIT2`: a VM becomes a SEV VM.
 
 use kernel::prelude::*;
 
 use super::arg::Request;
 use super::Call;
 use crate::ffi::bindings::kvm_sev_init;
+use crate::hw::kind::Kind;
 use crate::kvm::VmType;
 use crate::psp::{platform_init, FwStatus};
-use crate::vm::{EncContext, SevVm};
+use crate::vm::{Binding, GuestParams, SevVm};
+
+/// Versions of the GHCB protocol that are served.
+const GHCB_VERSIONS: core::ops::RangeInclusive<u16> = 1..=2;
 
 /// `KVM_SEV_INIT`, for VMs of the default type. Errors: see [`initialise`]; EINVAL for other VMs.
 pub(super) fn init(call: &Call<'_>, request: &mut Request) -> Result {
     if call.vm.vm_type() != VmType::Default {
         return Err(EINVAL);
     }
-    initialise(call, &kvm_sev_init::default(), &mut request.status)
+    initialise(call, GuestParams::Sev, &mut request.status)
 }
 
-/// `KVM_SEV_INIT2`, for VMs of the SEV types. Errors: see [`initialise`]; EINVAL for other VMs and
-/// when done twice; EFAULT.
+/// `KVM_SEV_ES_INIT`, for VMs of the default type; the guest is not offered more than the first
+/// version of the protocol.
+///
+/// Errors: ENOTTY if SEV-ES is not available; else as [`init`].
+pub(super) fn es_init(call: &Call<'_>, request: &mut Request) -> Result {
+    if !call.platform.serves(Kind::SevEs) {
+        return Err(ENOTTY);
+    }
+    if call.vm.vm_type() != VmType::Default {
+        return Err(EINVAL);
+    }
+    let params = GuestParams::SevEs {
+        vmsa_features: 0,
+        ghcb_version: *GHCB_VERSIONS.start(),
+    };
+    initialise(call, params, &mut request.status)
+}
+
+/// `KVM_SEV_INIT2`, for VMs of the SEV types. Errors: see [`initialise`]; EINVAL for other VMs, when
+/// done twice, and for what a guest of the type cannot have; EFAULT.
 pub(super) fn init2(call: &Call<'_>, request: &mut Request) -> Result {
-    if !call.vm.awaits_init2() || call.vm.vm_type() != VmType::Sev {
+    let VmType::Encrypted(kind) = call.vm.vm_type() else {
+        return Err(EINVAL);
+    };
+    if !call.vm.awaits_init2() {
         return Err(EINVAL);
     }
-    initialise(call, &request.data()?, &mut request.status)
+    let params = decode(kind, &request.data()?, call.platform.vmsa_features())?;
+    initialise(call, params, &mut request.status)
 }
 
-/// Errors: EINVAL if there are vCPUs, for features that plain SEV has not, or when done twice;
-/// ENOTTY without ASIDs for plain SEV; EBUSY without free ones or over the cgroup's limit; ENOMEM;
-/// EIO and others if the firmware does not start.
-fn initialise(call: &Call<'_>, params: &kvm_sev_init, status: &mut FwStatus) -> Result {
-    if call.vm.has_vcpus()
-        || params.flags != 0
-        || params.vmsa_features != 0
-        || params.ghcb_version != 0
-        || call.vm.sev().is_some()
-    {
+/// EINVAL for flags, features and versions that do not exist or are not available.
+fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Result<GuestParams> {
+    if wanted.flags != 0 {
+        return Err(EINVAL);
+    }
+    match kind {
+        Kind::Sev if wanted.vmsa_features == 0 && wanted.ghcb_version == 0 => Ok(GuestParams::Sev),
+        Kind::Sev => Err(EINVAL),
+        Kind::SevEs => {
+            let ghcb_version = match wanted.ghcb_version {
+                0 => *GHCB_VERSIONS.end(),
+                version if GHCB_VERSIONS.contains(&version) => version,
+                _ => return Err(EINVAL),
+            };
+            if wanted.vmsa_features & !available != 0 {
+                return Err(EINVAL);
+            }
+            Ok(GuestParams::SevEs {
+                vmsa_features: wanted.vmsa_features,
+                ghcb_version,
+            })
+        }
+    }
+}
+
+/// Errors: EINVAL if there are vCPUs, or when done twice; ENOTTY without ASIDs for such guests;
+/// EBUSY without free ones or over the cgroup's limit; ENOMEM; EIO and others if the firmware does
+/// not start.
+fn initialise(call: &Call<'_>, params: GuestParams, status: &mut FwStatus) -> Result {
+    if call.vm.has_vcpus() || call.vm.sev().is_some() {
         return Err(EINVAL);
     }
 
-    let lease = call.platform.asids().lease()?;
+    let lease = call.platform.asids().lease(params.kind())?;
     let mut firmware = FwStatus::success();
-    let state = platform_init(false, &mut firmware)
-        .and_then(|()| EncContext::new(lease, call.platform.registry()))
-        .and_then(SevVm::new)
+    let mut state = platform_init(false, &mut firmware)
+        .and_then(|()| SevVm::new())
         .inspect_err(|_| *status = firmware)?;
+    state.bind(
+        Binding::owner(lease, params, call.platform.registry())
+            .inspect_err(|_| *status = firmware)?,
+    );
 
-    call.vm.inhibit_apicv();
-    call.vm.attach(state).map_err(|_| EINVAL)?;
-    call.vm.publish_sev();
-    Ok(())
+    call.vm.become_sev(state)
 }

@@ -22,7 +22,7 @@ use crate::psp::{
     LaunchStart,
     LaunchUpdateData, //
 };
-use crate::vm::{Guest, Launched};
+use crate::vm::{Guest, Launched, State};
 
 /// Creates the guest in the firmware and binds it to the VM's ASID.
 ///
@@ -30,7 +30,7 @@ use crate::vm::{Guest, Launched};
 /// EBADF if `sev_fd` is not /dev/sev; EIO if the firmware refuses, e.g. because the VM was launched
 /// before.
 pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
-    let context = call.sev()?.context();
+    let context = call.context()?;
     let mut params: kvm_sev_launch_start = request.data()?;
     let dh_cert = Blob::from_user_optional(params.dh_uaddr, params.dh_len)?;
     let session = Blob::from_user_optional(params.session_uaddr, params.session_len)?;
@@ -50,7 +50,9 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
 
     params.handle = guest.handle().get();
     request.store(&params)?;
-    context.set_launched(Launched::new(guest, device))
+    context.set_launched(Launched::new(guest, device))?;
+    context.enter(State::Launching);
+    Ok(())
 }
 
 /// Encrypts memory in place and adds it to the measurement.
@@ -58,7 +60,7 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
 /// Errors: ENOTTY; EFAULT; EINVAL for an empty or wrapping range; ENOMEM if it cannot be pinned;
 /// EBADF before the launch started; EIO if the firmware refuses, e.g. an unaligned range.
 pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
-    let context = call.sev()?.context();
+    let context = call.context()?;
     let params: kvm_sev_launch_update_data = request.data()?;
     let range = UserRange::new(params.uaddr, u64::from(params.len)).ok_or(EINVAL)?;
     let memory = context.pin(range, PinFor::Write)?;
@@ -78,17 +80,20 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
 
 /// Ends the launch: the guest may run. Errors: ENOTTY, EBADF, EIO.
 pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
-    let launched = call.sev()?.context().launched()?;
+    let context = call.context()?;
+    let launched = context.launched()?;
+    let mut command = LaunchFinish::new(launched.handle());
 
-    launched.channel().issue(
-        &mut LaunchFinish::new(launched.handle()),
-        &mut request.status,
-    )
+    launched
+        .channel()
+        .issue(&mut command, &mut request.status)?;
+    context.enter(State::Running);
+    Ok(())
 }
 
 /// Handle, policy and state of the guest. Errors: ENOTTY, EBADF, EIO, EFAULT.
 pub(super) fn guest_status(call: &Call<'_>, request: &mut Request) -> Result {
-    let launched = call.sev()?.context().launched()?;
+    let launched = call.context()?.launched()?;
     let mut command = GuestStatus::new(launched.handle());
 
     launched

@@ -4,30 +4,44 @@
 use kernel::prelude::*;
 
 use crate::hw::addr::UserRange;
-use crate::kvm::Vm;
+use crate::kvm::{Vm, VmLocked};
+use crate::vm::{EncContext, Role};
 
 /// Pins guest memory. Takes `kvm->lock`.
 ///
-/// Errors: ENOTTY if the VM is not a SEV VM; EINVAL for an empty or wrapping range or an absurd
-/// size; ENOMEM if it cannot be pinned or would exceed RLIMIT_MEMLOCK.
+/// Errors: ENOTTY if the VM is not a SEV VM; EINVAL for a mirror, for an empty or wrapping range or
+/// an absurd size; ENOMEM if it cannot be pinned or would exceed RLIMIT_MEMLOCK.
 pub(crate) fn register(vm: &Vm, address: u64, size: u64) -> Result {
     let vm = vm.lock();
-    let context = vm.sev().ok_or(ENOTTY)?.context();
+    let context = owned(&vm)?;
 
     context.add_region(UserRange::new(address, size).ok_or(EINVAL)?)
 }
 
 /// Unpins guest memory. Takes `kvm->lock`.
 ///
-/// Errors: ENOTTY if the VM is not a SEV VM; EINVAL unless exactly this range was registered.
+/// Errors: ENOTTY if the VM is not a SEV VM; EINVAL for a mirror, and unless exactly this range was
+/// registered.
 pub(crate) fn unregister(vm: &Vm, address: u64, size: u64) -> Result {
     let vm = vm.lock();
-    let sev = vm.sev().ok_or(ENOTTY)?;
+    let context = owned(&vm)?;
     let range = UserRange::new(address, size).ok_or(EINVAL)?;
-    let region = sev.context().remove_region(range)?;
+    let region = context.remove_region(range)?;
 
     // Before anybody else can get the pages: the guest's dirty cache lines would hit them.
-    sev.run_cpus().write_back_caches();
+    if let Some(sev) = vm.sev() {
+        sev.run_cpus().write_back_caches();
+    }
     drop(region);
     Ok(())
+}
+
+/// The context whose regions the VM manages.
+fn owned<'a>(vm: &'a VmLocked<'_>) -> Result<&'a EncContext> {
+    let binding = vm.binding().ok_or(ENOTTY)?;
+
+    match binding.role() {
+        Role::Owner => Ok(binding.context()),
+        Role::Mirror => Err(EINVAL),
+    }
 }

@@ -8,7 +8,7 @@ use super::Call;
 use crate::ffi::bindings::kvm_sev_launch_secret;
 use crate::hw::addr::UserRange;
 use crate::kvm::pin::PinFor;
-use crate::psp::{Blob, LaunchSecret};
+use crate::psp::{Blob, Buffer, LaunchSecret};
 
 /// Decrypts a packet of the owner's into guest memory.
 ///
@@ -16,7 +16,7 @@ use crate::psp::{Blob, LaunchSecret};
 /// contiguous, and for packets that are empty or over 16 KiB; ENOMEM; EBADF before the launch
 /// started; EIO if the firmware refuses.
 pub(super) fn inject(call: &Call<'_>, request: &mut Request) -> Result {
-    let context = call.sev()?.context();
+    let context = call.context()?;
     let params: kvm_sev_launch_secret = request.data()?;
     let range = UserRange::new(params.guest_uaddr, u64::from(params.guest_len)).ok_or(EINVAL)?;
     let memory = context.pin(range, PinFor::Write)?;
@@ -32,7 +32,7 @@ pub(super) fn inject(call: &Call<'_>, request: &mut Request) -> Result {
     let mut command = LaunchSecret::new(
         launched.handle(),
         header.buffer(),
-        (target, params.guest_len),
+        Buffer::new(target, params.guest_len),
         packet.buffer(),
     );
     launched.channel().issue(&mut command, &mut request.status)

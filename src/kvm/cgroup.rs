@@ -6,18 +6,31 @@
 use kernel::prelude::*;
 
 use crate::ffi::bindings;
+use crate::hw::kind::Kind;
 
 /// A resource of the misc controller, one unit of which is an ASID.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Resource {
     /// `sev`: ASIDs of plain SEV guests.
     Sev,
+    /// `sev_es`: those of SEV-ES and SEV-SNP guests.
+    SevEs,
+}
+
+impl From<Kind> for Resource {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Sev => Resource::Sev,
+            Kind::SevEs => Resource::SevEs,
+        }
+    }
 }
 
 impl Resource {
     fn raw(self) -> bindings::misc_res_type {
         match self {
             Resource::Sev => bindings::misc_res_type_MISC_CG_RES_SEV,
+            Resource::SevEs => bindings::misc_res_type_MISC_CG_RES_SEV_ES,
         }
     }
 
@@ -61,6 +74,21 @@ impl Charge {
         }
         // INVARIANT: Charged just above, and the reference moves into the value.
         Ok(Self { resource, cg })
+    }
+
+    /// A charge like this one on the current task's cgroup; `None` if this one is on it already.
+    /// Errors as [`Charge::current`].
+    pub(crate) fn for_current(&self) -> Result<Option<Self>> {
+        // SAFETY: The current task has a cgroup; the reference is dropped below.
+        let cg = unsafe { bindings::get_current_misc_cg() };
+        let same = core::ptr::eq(cg, self.cg);
+
+        // SAFETY: Drops the reference taken above.
+        unsafe { bindings::put_misc_cg(cg) };
+        if same {
+            return Ok(None);
+        }
+        Self::current(self.resource).map(Some)
     }
 }
 

@@ -13,6 +13,9 @@ pub(crate) enum Feature {
     SevSnp,
     DecodeAssists,
     FlushByAsid,
+    /// Debug registers of a guest are swapped by VMRUN and #VMEXIT.
+    DebugSwap,
+    NoNestedDataBreakpoints,
 }
 
 impl Feature {
@@ -23,6 +26,8 @@ impl Feature {
             Feature::SevSnp => bindings::X86_FEATURE_SEV_SNP,
             Feature::DecodeAssists => bindings::X86_FEATURE_DECODEASSISTS,
             Feature::FlushByAsid => bindings::X86_FEATURE_FLUSHBYASID,
+            Feature::DebugSwap => bindings::X86_FEATURE_DEBUG_SWAP,
+            Feature::NoNestedDataBreakpoints => bindings::X86_FEATURE_NO_NESTED_DATA_BP,
         }
     }
 
@@ -53,6 +58,13 @@ pub(crate) fn cpuid_sev() -> (u32, u32, u32) {
 pub(crate) fn has_npt_and_nrips() -> bool {
     // SAFETY: Written only while the module is initialised, before this is called.
     unsafe { bindings::npt_enabled && bindings::nrips != 0 }
+}
+
+/// Whether KVM does what guests with protected registers need: it cannot read their instructions,
+/// so faults of MMIO must be told from others by the page table; and their VMCBs virtualise LBRs.
+pub(crate) fn can_protect_registers() -> bool {
+    // SAFETY: Written only while the modules are initialised, before this is called.
+    unsafe { bindings::enable_mmio_caching && bindings::lbrv != 0 }
 }
 
 /// Whether the RMP is active on this host.

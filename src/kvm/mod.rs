@@ -13,8 +13,10 @@ pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod pin;
 pub(crate) mod slot;
+pub(crate) mod two;
 pub(crate) mod user;
 pub(crate) mod vcpu;
+pub(crate) mod vcpus;
 pub(crate) mod vm;
 
 pub(crate) use self::vm::{Vm, VmLocked, VmType};

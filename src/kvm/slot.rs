@@ -2,18 +2,57 @@
 //! Where the state of this implementation hangs off a VM.
 //!
 //! `kvm_sev_info.snp_context` is a pointer that only sev.c used: it is zero when the VM is created
-//! and no C code reads it. From the first SEV init on it owns the VM's [`SevVm`], which stays until
-//! the VM is destroyed. It can therefore be read without any lock.
+//! and no C code reads it. From the day when it becomes a SEV VM it owns the VM's [`SevVm`], which
+//! stays until the VM is destroyed. It can therefore be read without any lock.
+//!
+//! What binds the VM to its encryption context can be taken away by a move to another VM, for which
+//! all vCPUs must stand still. It can therefore be read with `kvm->lock` or any vCPU's mutex held.
 
 #![allow(unsafe_code)]
 
+use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use kernel::prelude::*;
 
+use super::vcpu::Vcpu;
+use super::vcpus::Frozen;
 use super::vm::{Vm, VmLocked};
-use crate::vm::SevVm;
+use crate::vm::{Binding, SevVm};
+
+/// A value that is read and taken by the rules at the head of this file.
+pub(crate) struct Slot<T>(UnsafeCell<Option<T>>);
+
+// SAFETY: Shared references give access only to those who hold one of the locks.
+unsafe impl<T: Send + Sync> Sync for Slot<T> {}
+
+impl<T> Slot<T> {
+    pub(crate) const fn empty() -> Self {
+        Self(UnsafeCell::new(None))
+    }
+
+    /// Before anybody else sees the slot.
+    pub(crate) fn fill(&mut self, value: T) {
+        *self.0.get_mut() = Some(value);
+    }
+
+    /// # Safety
+    ///
+    /// The VM's lock or the mutex of one of its vCPUs must be held as long as the result lives.
+    unsafe fn get(&self) -> Option<&T> {
+        // SAFETY: `take` needs all of these locks, so it does not run meanwhile.
+        unsafe { (*self.0.get()).as_ref() }
+    }
+
+    /// # Safety
+    ///
+    /// The VM must be frozen, with nothing that [`Slot::get`] returned still in use.
+    unsafe fn take(&self) -> Option<T> {
+        // SAFETY: By the contract nobody else accesses the value.
+        unsafe { (*self.0.get()).take() }
+    }
+}
 
 impl Vm {
     fn slot(&self) -> &AtomicPtr<SevVm> {
@@ -33,20 +72,29 @@ impl Vm {
     /// # Safety
     ///
     /// Nobody else may use the VM any more: it is being destroyed.
-    pub(crate) unsafe fn detach(&self) -> Option<Pin<KBox<SevVm>>> {
+    pub(crate) unsafe fn detach(&self) -> Option<KBox<SevVm>> {
         let state = self.slot().swap(ptr::null_mut(), Ordering::AcqRel);
 
         // SAFETY: A non-null pointer came from `KBox::into_raw` in `attach`, and by this function's
         // contract there is no reference to it left.
-        (!state.is_null()).then(|| Pin::from(unsafe { KBox::from_raw(state) }))
+        (!state.is_null()).then(|| unsafe { KBox::from_raw(state) })
     }
 }
 
 impl VmLocked<'_> {
+    /// Makes the VM a SEV VM. Its state is complete, so that this comes last. EINVAL if it is one.
+    pub(crate) fn become_sev(&self, state: KBox<SevVm>) -> Result {
+        self.attach(state).map_err(|_| EINVAL)?;
+        let params = self.binding().ok_or(EINVAL)?.context().params();
+
+        self.inhibit_apicv();
+        self.publish_sev(params.kind(), params.vmsa_features());
+        Ok(())
+    }
+
     /// Gives the VM its state; hands it back if it already had one.
-    pub(crate) fn attach(&self, state: Pin<KBox<SevVm>>) -> Result<(), Pin<KBox<SevVm>>> {
-        // SAFETY: The box is not moved: it stays behind the pointer until `detach` pins it again.
-        let state = KBox::into_raw(unsafe { Pin::into_inner_unchecked(state) });
+    fn attach(&self, state: KBox<SevVm>) -> Result<(), KBox<SevVm>> {
+        let state = KBox::into_raw(state);
 
         match self.slot().compare_exchange(
             ptr::null_mut(),
@@ -56,7 +104,32 @@ impl VmLocked<'_> {
         ) {
             Ok(_) => Ok(()),
             // SAFETY: The pointer came from `into_raw` just above and was not stored.
-            Err(_) => Err(Pin::from(unsafe { KBox::from_raw(state) })),
+            Err(_) => Err(unsafe { KBox::from_raw(state) }),
         }
+    }
+
+    /// What the VM has to do with an encryption context; `None` if it is no SEV VM, or not any
+    /// more.
+    pub(crate) fn binding(&self) -> Option<&Binding> {
+        // SAFETY: The lock is held as long as `self` lives.
+        unsafe { self.sev()?.binding().get() }
+    }
+}
+
+impl Vcpu {
+    /// As [`VmLocked::binding`].
+    pub(crate) fn binding(&self) -> Option<&Binding> {
+        // SAFETY: The vCPU's mutex is held as long as `self` lives; or it is being created, which
+        // keeps the VM from being frozen.
+        unsafe { self.vm().sev()?.binding().get() }
+    }
+}
+
+impl Frozen<'_, '_> {
+    /// Takes the VM's context away, for another VM.
+    pub(crate) fn take_binding(&mut self) -> Option<Binding> {
+        // SAFETY: All locks are held. What was read through them borrows the VM's lock or `self`,
+        // both of which are borrowed exclusively.
+        unsafe { self.vcpus().vm().sev()?.binding().take() }
     }
 }

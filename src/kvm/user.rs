@@ -46,6 +46,20 @@ user_structs! {
     kvm_sev_launch_secret {
         hdr_uaddr, hdr_len, pad0, guest_uaddr, guest_len, pad1, trans_uaddr, trans_len, pad2
     }
+    kvm_sev_attestation_report { mnonce, uaddr, len, pad0 }
+    kvm_sev_send_start {
+        policy, pad0, pdh_cert_uaddr, pdh_cert_len, pad1, plat_certs_uaddr, plat_certs_len, pad2,
+        amd_certs_uaddr, amd_certs_len, pad3, session_uaddr, session_len, pad4
+    }
+    kvm_sev_send_update_data {
+        hdr_uaddr, hdr_len, pad0, guest_uaddr, guest_len, pad1, trans_uaddr, trans_len, pad2
+    }
+    kvm_sev_receive_start {
+        handle, policy, pdh_uaddr, pdh_len, pad0, session_uaddr, session_len, pad1
+    }
+    kvm_sev_receive_update_data {
+        hdr_uaddr, hdr_len, pad0, guest_uaddr, guest_len, pad1, trans_uaddr, trans_len, pad2
+    }
     kvm_sev_guest_status { handle, policy, state }
     kvm_sev_dbg { src_uaddr, dst_uaddr, len, pad0 }
 }

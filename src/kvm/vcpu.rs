@@ -10,6 +10,7 @@ use kernel::types::{NotThreadSafe, Opaque};
 use super::vm::Vm;
 use crate::ffi::bindings;
 use crate::hw::asid::Asid;
+use crate::vm::Binding;
 
 /// Exceptions that KVM intercepts for ordinary guests.
 #[derive(Clone, Copy)]
@@ -112,6 +113,11 @@ impl<'a> VmrunCtx<'a> {
 
     pub(crate) fn vm(&self) -> &'a Vm {
         self.vcpu.vm()
+    }
+
+    /// See [`Vcpu::binding`].
+    pub(crate) fn binding(&self) -> Option<&'a Binding> {
+        self.vcpu.binding()
     }
 
     /// Number of this CPU.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `struct kvm`, and the proof that its lock is held.
 //!
-//! Locks: `kvm->lock` is outermost; the PSP driver's mutex, the ASID pool and the locks of an
-//! encryption context are taken inside it. It is never taken on the path that destroys a VM.
+//! Locks: `kvm->lock` is outermost; the vCPUs' mutexes, the PSP driver's mutex, the ASID pool and
+//! the locks of an encryption context are taken inside it. It is never taken on the path that
+//! destroys a VM.
 
 #![allow(unsafe_code)]
 
@@ -11,14 +12,15 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use kernel::types::{NotThreadSafe, Opaque};
 
 use crate::ffi::bindings;
+use crate::hw::kind::Kind;
 
 /// What userspace asked for when it created a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VmType {
-    /// `KVM_X86_DEFAULT_VM`: becomes a SEV VM by `KVM_SEV_INIT`.
+    /// `KVM_X86_DEFAULT_VM`: becomes a SEV VM by `KVM_SEV_INIT` or `KVM_SEV_ES_INIT`.
     Default,
-    /// `KVM_X86_SEV_VM`: waits for `KVM_SEV_INIT2`.
-    Sev,
+    /// `KVM_X86_SEV_VM` or `KVM_X86_SEV_ES_VM`: waits for `KVM_SEV_INIT2`.
+    Encrypted(Kind),
     /// One that cannot become a SEV VM here.
     Other,
 }
@@ -57,10 +59,8 @@ impl Vm {
     pub(crate) fn lock(&self) -> VmLocked<'_> {
         // SAFETY: The VM and with it its initialised mutex are alive.
         unsafe { bindings::mutex_lock(&raw mut (*self.as_raw()).lock) };
-        VmLocked {
-            vm: self,
-            _not_send: NotThreadSafe,
-        }
+        // SAFETY: Taken just above.
+        unsafe { VmLocked::new(self) }
     }
 
     /// Constant over the life of the VM.
@@ -68,7 +68,8 @@ impl Vm {
         // SAFETY: The VM is alive; the field is written before anybody else sees the VM.
         match u32::from(unsafe { (*self.as_raw()).arch.vm_type }) {
             bindings::KVM_X86_DEFAULT_VM => VmType::Default,
-            bindings::KVM_X86_SEV_VM => VmType::Sev,
+            bindings::KVM_X86_SEV_VM => VmType::Encrypted(Kind::Sev),
+            bindings::KVM_X86_SEV_ES_VM => VmType::Encrypted(Kind::SevEs),
             _ => VmType::Other,
         }
     }
@@ -81,10 +82,11 @@ impl Vm {
     }
 
     /// To be called once, from the creation of the VM, before anybody else sees it.
-    pub(crate) fn expect_init2(&self) {
+    pub(crate) fn expect_init2(&self, kind: Kind) {
         // SAFETY: Nobody else sees the VM yet.
         unsafe {
             (*self.as_raw()).arch.pre_fault_allowed = true;
+            (*self.as_raw()).arch.has_protected_state = kind == Kind::SevEs;
             (*self.sev_info()).need_init = true;
         }
     }
@@ -96,11 +98,27 @@ pub(crate) struct VmLocked<'a> {
     _not_send: NotThreadSafe,
 }
 
-impl VmLocked<'_> {
+impl<'a> VmLocked<'a> {
+    /// # Safety
+    ///
+    /// The current task must have taken the VM's lock, for this value to release.
+    pub(super) unsafe fn new(vm: &'a Vm) -> Self {
+        Self {
+            vm,
+            _not_send: NotThreadSafe,
+        }
+    }
+
     /// Whether a vCPU was created, or is being created.
     pub(crate) fn has_vcpus(&self) -> bool {
         // SAFETY: The field is protected by `kvm->lock`, which is held.
         unsafe { (*self.vm.as_raw()).created_vcpus != 0 }
+    }
+
+    /// Whether a vCPU is being created: it is counted, but not among the VM's vCPUs yet.
+    pub(crate) fn is_creating_vcpu(&self) -> bool {
+        // SAFETY: The VM is alive, and `kvm->lock` is held.
+        unsafe { bindings::kvm_is_vcpu_creation_in_progress(self.vm.as_raw()) }
     }
 
     /// Whether `KVM_SEV_INIT2` is still due.
@@ -111,21 +129,38 @@ impl VmLocked<'_> {
 
     /// Tells the C side that this is now a SEV VM.
     ///
-    /// This is the only function that writes what C reads. It must come last, once the VM's state
-    /// is complete: `active` is read without the lock.
-    pub(crate) fn publish_sev(&self) {
+    /// This and [`VmLocked::retract_sev`] are the only functions that write what C reads. It must
+    /// come last, once the VM's state is complete: C reads without the lock.
+    pub(super) fn publish_sev(&self, kind: Kind, vmsa_features: u64) {
         let info = self.vm.sev_info();
 
-        // SAFETY: The VM is alive and the lock held; readers without the lock read `active`, one
-        // byte, which is therefore written with a release store.
+        // SAFETY: The VM is alive and the lock held; readers without the lock read single bytes,
+        // which are therefore written with release stores. C expects that what is `es_active` is
+        // `active`.
         unsafe {
             (*info).need_init = false;
+            (*info).vmsa_features = vmsa_features;
             AtomicBool::from_ptr(&raw mut (*info).active).store(true, Ordering::Release);
+            AtomicBool::from_ptr(&raw mut (*info).es_active)
+                .store(kind == Kind::SevEs, Ordering::Release);
+        }
+    }
+
+    /// Tells the C side that this is no SEV VM any more, and refuses whatever userspace still
+    /// wants of it. None of its vCPUs may be in the guest.
+    pub(crate) fn retract_sev(&self) {
+        let info = self.vm.sev_info();
+
+        // SAFETY: As above.
+        unsafe {
+            AtomicBool::from_ptr(&raw mut (*info).es_active).store(false, Ordering::Release);
+            AtomicBool::from_ptr(&raw mut (*info).active).store(false, Ordering::Release);
+            bindings::kvm_vm_dead(self.vm.as_raw());
         }
     }
 
     /// AVIC cannot be used: it would have to access encrypted memory.
-    pub(crate) fn inhibit_apicv(&self) {
+    pub(super) fn inhibit_apicv(&self) {
         // SAFETY: The VM is alive.
         unsafe {
             bindings::kvm_set_or_clear_apicv_inhibit(

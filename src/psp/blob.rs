@@ -45,17 +45,14 @@ impl Blob {
 
     /// How the firmware is told about it.
     pub(crate) fn buffer(&self) -> Buffer {
-        Buffer {
-            // SAFETY: The pointer is one of the kernel's direct map, as `KVec` uses kmalloc.
-            spa: unsafe { bindings::kvm_sev_psp_pa(self.0.as_ptr().cast()) },
-            // At most MAX.
-            len: self.0.len() as u32,
-        }
+        // At most MAX.
+        Buffer::new(self.address(), self.0.len() as u32)
     }
 
     /// Where the blob is, for commands that take an address alone.
     pub(crate) fn address(&self) -> PspAddr {
-        PspAddr::new(self.buffer().spa)
+        // SAFETY: The pointer is one of the kernel's direct map, as `KVec` uses kmalloc.
+        PspAddr::new(unsafe { bindings::kvm_sev_psp_pa(self.0.as_ptr().cast()) })
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {

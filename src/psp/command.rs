@@ -68,6 +68,9 @@ commands! {
     /// Encrypts memory in place and adds it to the measurement.
     LaunchUpdateData = sev_cmd_SEV_CMD_LAUNCH_UPDATE_DATA, "LAUNCH_UPDATE_DATA",
         sev_data_launch_update_data;
+    /// Encrypts a save area in place and adds it to the measurement.
+    LaunchUpdateVmsa = sev_cmd_SEV_CMD_LAUNCH_UPDATE_VMSA, "LAUNCH_UPDATE_VMSA",
+        sev_data_launch_update_vmsa;
     /// Authenticated digest of what was loaded.
     LaunchMeasure = sev_cmd_SEV_CMD_LAUNCH_MEASURE, "LAUNCH_MEASURE", sev_data_launch_measure;
     /// Decrypts the guest owner's secret into guest memory.
@@ -75,6 +78,25 @@ commands! {
         sev_data_launch_secret;
     /// The guest may run.
     LaunchFinish = sev_cmd_SEV_CMD_LAUNCH_FINISH, "LAUNCH_FINISH", sev_data_launch_finish;
+    /// Signed digest of what was loaded.
+    AttestationReport = sev_cmd_SEV_CMD_ATTESTATION_REPORT, "ATTESTATION",
+        sev_data_attestation_report;
+    /// The guest is about to be sent to another platform.
+    SendStart = sev_cmd_SEV_CMD_SEND_START, "SEND_START", sev_data_send_start;
+    /// Guest memory to a packet.
+    SendUpdateData = sev_cmd_SEV_CMD_SEND_UPDATE_DATA, "SEND_UPDATE_DATA",
+        sev_data_send_update_data;
+    /// The guest was sent.
+    SendFinish = sev_cmd_SEV_CMD_SEND_FINISH, "SEND_FINISH", sev_data_send_finish;
+    /// The guest stays.
+    SendCancel = sev_cmd_SEV_CMD_SEND_CANCEL, "SEND_CANCEL", sev_data_send_cancel;
+    /// Creates a guest context for a guest of another platform.
+    ReceiveStart = sev_cmd_SEV_CMD_RECEIVE_START, "RECEIVE_START", sev_data_receive_start;
+    /// A packet to guest memory.
+    ReceiveUpdateData = sev_cmd_SEV_CMD_RECEIVE_UPDATE_DATA, "RECEIVE_UPDATE_DATA",
+        sev_data_receive_update_data;
+    /// The guest may run.
+    ReceiveFinish = sev_cmd_SEV_CMD_RECEIVE_FINISH, "RECEIVE_FINISH", sev_data_receive_finish;
     /// Guest memory to plaintext.
     DbgDecrypt = sev_cmd_SEV_CMD_DBG_DECRYPT, "DBG_DECRYPT", sev_data_dbg;
     /// Plaintext to guest memory.
@@ -150,13 +172,24 @@ impl GuestStatus {
     }
 }
 
-/// A buffer of the host's that the firmware reads or writes: address and length in bytes.
-///
-/// The default, address 0 and length 0, means that there is none.
+/// A buffer of the host's that the firmware reads or writes; the default is that there is none.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Buffer {
-    pub(crate) spa: u64,
-    pub(crate) len: u32,
+pub(crate) struct Buffer(Option<(PspAddr, u32)>);
+
+impl Buffer {
+    /// `len`: in bytes.
+    pub(crate) const fn new(address: PspAddr, len: u32) -> Self {
+        Self(Some((address, len)))
+    }
+
+    /// Address 0 stands for "none".
+    fn address(self) -> u64 {
+        self.0.map_or(0, |(address, _)| address.get())
+    }
+
+    fn len(self) -> u32 {
+        self.0.map_or(0, |(_, len)| len)
+    }
 }
 
 impl LaunchStart {
@@ -165,10 +198,10 @@ impl LaunchStart {
         Self(bindings::sev_data_launch_start {
             handle: key_share,
             policy,
-            dh_cert_address: dh_cert.spa,
-            dh_cert_len: dh_cert.len,
-            session_address: session.spa,
-            session_len: session.len,
+            dh_cert_address: dh_cert.address(),
+            dh_cert_len: dh_cert.len(),
+            session_address: session.address(),
+            session_len: session.len(),
             ..Default::default()
         })
     }
@@ -190,37 +223,70 @@ impl LaunchUpdateData {
     }
 }
 
+impl LaunchUpdateVmsa {
+    /// `len`: 4096.
+    pub(crate) fn new(handle: Handle, address: PspAddr, len: u32) -> Self {
+        Self(bindings::sev_data_launch_update_vmsa {
+            handle: handle.0,
+            address: address.get(),
+            len,
+            ..Default::default()
+        })
+    }
+}
+
 impl LaunchMeasure {
     pub(crate) fn new(handle: Handle, out: Buffer) -> Self {
         Self(bindings::sev_data_launch_measure {
             handle: handle.0,
-            address: out.spa,
-            len: out.len,
+            address: out.address(),
+            len: out.len(),
             ..Default::default()
         })
     }
+}
 
-    /// The length that the firmware wrote or needs.
-    pub(crate) fn len(&self) -> u32 {
+/// A command that writes a report of a length that the firmware knows.
+pub(crate) trait Reports: Command {
+    /// The length that the firmware wrote or needs, in bytes.
+    fn needed(&self) -> u32;
+}
+
+impl Reports for LaunchMeasure {
+    fn needed(&self) -> u32 {
         self.0.len
     }
 }
 
+impl Reports for AttestationReport {
+    fn needed(&self) -> u32 {
+        self.0.len
+    }
+}
+
+impl AttestationReport {
+    /// `nonce` is repeated in the report.
+    pub(crate) fn new(handle: Handle, nonce: [u8; 16], out: Buffer) -> Self {
+        Self(bindings::sev_data_attestation_report {
+            handle: handle.0,
+            mnonce: nonce,
+            address: out.address(),
+            len: out.len(),
+            ..Default::default()
+        })
+    }
+}
+
 impl LaunchSecret {
-    pub(crate) fn new(
-        handle: Handle,
-        header: Buffer,
-        guest: (PspAddr, u32),
-        transport: Buffer,
-    ) -> Self {
+    pub(crate) fn new(handle: Handle, header: Buffer, guest: Buffer, transport: Buffer) -> Self {
         Self(bindings::sev_data_launch_secret {
             handle: handle.0,
-            hdr_address: header.spa,
-            hdr_len: header.len,
-            guest_address: guest.0.get(),
-            guest_len: guest.1,
-            trans_address: transport.spa,
-            trans_len: transport.len,
+            hdr_address: header.address(),
+            hdr_len: header.len(),
+            guest_address: guest.address(),
+            guest_len: guest.len(),
+            trans_address: transport.address(),
+            trans_len: transport.len(),
             ..Default::default()
         })
     }
@@ -256,7 +322,119 @@ impl DbgEncrypt {
 }
 
 impl SnpPlatformStatus {
-    pub(crate) fn new(out: Buffer) -> Self {
-        Self(bindings::sev_data_snp_addr { address: out.spa })
+    /// `out`: a page that the firmware owns.
+    pub(crate) fn new(out: PspAddr) -> Self {
+        Self(bindings::sev_data_snp_addr { address: out.get() })
+    }
+}
+
+/// What the owner of a guest has to know of the platform that it is sent to.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Recipient {
+    /// Its Diffie-Hellman key.
+    pub(crate) pdh: Buffer,
+    /// The certificates of that key.
+    pub(crate) platform_certs: Buffer,
+    /// The certificates of its chip.
+    pub(crate) amd_certs: Buffer,
+}
+
+impl SendStart {
+    pub(crate) fn new(handle: Handle, recipient: Recipient, session: Buffer) -> Self {
+        Self(bindings::sev_data_send_start {
+            handle: handle.0,
+            pdh_cert_address: recipient.pdh.address(),
+            pdh_cert_len: recipient.pdh.len(),
+            plat_certs_address: recipient.platform_certs.address(),
+            plat_certs_len: recipient.platform_certs.len(),
+            amd_certs_address: recipient.amd_certs.address(),
+            amd_certs_len: recipient.amd_certs.len(),
+            session_address: session.address(),
+            session_len: session.len(),
+            ..Default::default()
+        })
+    }
+
+    /// The guest's policy.
+    pub(crate) fn policy(&self) -> u32 {
+        self.0.policy
+    }
+
+    /// The length of the session that the firmware wrote or needs, in bytes.
+    pub(crate) fn session_len(&self) -> u32 {
+        self.0.session_len
+    }
+}
+
+impl SendUpdateData {
+    pub(crate) fn new(handle: Handle, guest: Buffer, header: Buffer, transport: Buffer) -> Self {
+        Self(bindings::sev_data_send_update_data {
+            handle: handle.0,
+            hdr_address: header.address(),
+            hdr_len: header.len(),
+            guest_address: guest.address(),
+            guest_len: guest.len(),
+            trans_address: transport.address(),
+            trans_len: transport.len(),
+            ..Default::default()
+        })
+    }
+
+    /// Lengths of header and data that the firmware wrote or needs, in bytes.
+    pub(crate) fn lengths(&self) -> (u32, u32) {
+        (self.0.hdr_len, self.0.trans_len)
+    }
+}
+
+impl SendFinish {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_send_finish { handle: handle.0 })
+    }
+}
+
+impl SendCancel {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_send_cancel { handle: handle.0 })
+    }
+}
+
+impl ReceiveStart {
+    /// `key_share`: as for [`LaunchStart::new`]. `pdh`: of the platform that sends.
+    pub(crate) fn new(key_share: u32, policy: u32, pdh: Buffer, session: Buffer) -> Self {
+        Self(bindings::sev_data_receive_start {
+            handle: key_share,
+            policy,
+            pdh_cert_address: pdh.address(),
+            pdh_cert_len: pdh.len(),
+            session_address: session.address(),
+            session_len: session.len(),
+            ..Default::default()
+        })
+    }
+
+    /// The guest that the firmware created, once the command succeeded.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(self.0.handle)
+    }
+}
+
+impl ReceiveUpdateData {
+    pub(crate) fn new(handle: Handle, guest: Buffer, header: Buffer, transport: Buffer) -> Self {
+        Self(bindings::sev_data_receive_update_data {
+            handle: handle.0,
+            hdr_address: header.address(),
+            hdr_len: header.len(),
+            guest_address: guest.address(),
+            guest_len: guest.len(),
+            trans_address: transport.address(),
+            trans_len: transport.len(),
+            ..Default::default()
+        })
+    }
+}
+
+impl ReceiveFinish {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self(bindings::sev_data_receive_finish { handle: handle.0 })
     }
 }

@@ -5,4 +5,4 @@ mod run;
 mod setup;
 
 pub(crate) use self::run::prepare;
-pub(crate) use self::setup::{after_set_cpuid, init_vmcb};
+pub(crate) use self::setup::{after_set_cpuid, create, init_vmcb};

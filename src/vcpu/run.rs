@@ -8,7 +8,7 @@ use crate::kvm::vcpu::VmrunCtx;
 /// Prepares VMRUN of a SEV guest. EINVAL if the VM has no encryption context.
 pub(crate) fn prepare(ctx: &VmrunCtx<'_>) -> Result {
     let sev = ctx.vm().sev().ok_or(EINVAL)?;
-    let asid = sev.context().lease().asid();
+    let asid = ctx.binding().ok_or(EINVAL)?.context().asid();
 
     // Before the guest can dirty this CPU's caches.
     sev.run_cpus().add(ctx.cpu());

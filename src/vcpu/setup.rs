@@ -1,7 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Setting up the VMCB of a SEV guest's vCPU.
 
+use kernel::prelude::*;
+
+use crate::hw::kind::Kind;
 use crate::kvm::vcpu::{Exception, Vcpu};
+
+/// ENODEV for guests with protected registers, whose vCPUs are not served yet.
+pub(crate) fn create(vcpu: &Vcpu) -> Result {
+    match vcpu.binding().map(|binding| binding.context().kind()) {
+        Some(Kind::SevEs) => Err(ENODEV),
+        Some(Kind::Sev) | None => Ok(()),
+    }
+}
 
 /// Makes the VMCB one of a SEV guest, after KVM made it one of an ordinary guest.
 pub(crate) fn init_vmcb(vcpu: &Vcpu) {

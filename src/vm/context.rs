@@ -12,9 +12,11 @@ use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 
 use super::guest::BoundGuest;
 use super::region::Regions;
-use super::registry::{Card, Registered, Registry};
+use super::registry::{Card, State};
 use crate::asid::Lease;
 use crate::hw::addr::UserRange;
+use crate::hw::asid::Asid;
+use crate::hw::kind::Kind;
 use crate::kvm::file::SevDevice;
 use crate::kvm::pin::{PinAccount, PinFor, Pinned};
 use crate::psp::{Channel, Handle};
@@ -41,38 +43,97 @@ impl Launched {
     }
 }
 
+/// What kind of guest it is, decided before it is launched and never again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GuestParams {
+    Sev,
+    SevEs {
+        /// `SVM_SEV_FEAT_*` of the guest's save areas.
+        vmsa_features: u64,
+        /// Highest version of the GHCB protocol that is offered to the guest; at least 1.
+        ghcb_version: u16,
+    },
+}
+
+impl GuestParams {
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            GuestParams::Sev => Kind::Sev,
+            GuestParams::SevEs { .. } => Kind::SevEs,
+        }
+    }
+
+    /// 0 for a guest without protected registers.
+    pub(crate) const fn vmsa_features(self) -> u64 {
+        match self {
+            GuestParams::Sev => 0,
+            GuestParams::SevEs { vmsa_features, .. } => vmsa_features,
+        }
+    }
+
+    /// 0 for a guest without protected registers.
+    pub(crate) const fn ghcb_version(self) -> u16 {
+        match self {
+            GuestParams::Sev => 0,
+            GuestParams::SevEs { ghcb_version, .. } => ghcb_version,
+        }
+    }
+}
+
 /// See the head of this file. Fields are dropped in the order in which they are declared.
 #[pin_data]
 pub(crate) struct EncContext {
-    /// First: the ASID, by which it is known, is still this context's.
-    registered: Registered,
-    /// Second: unpinned.
+    /// First: unpinned.
     #[pin]
     regions: Mutex<Regions>,
-    /// Third: deactivated and decommissioned.
+    /// Second: deactivated and decommissioned.
     launched: SetOnce<Launched>,
-    /// Fourth: given back, to be flushed before anybody else gets it.
+    /// Third: given back, to be flushed before anybody else gets it.
     asid: Arc<Lease>,
     pins: Arc<PinAccount>,
+    params: GuestParams,
+    card: Arc<Card>,
 }
 
 impl EncContext {
     /// A context that holds an ASID, and nothing else yet. ENOMEM.
-    pub(crate) fn new(asid: Lease, registry: &Arc<Registry>) -> Result<Arc<Self>> {
-        let pins = Arc::new(PinAccount::new(), GFP_KERNEL)?;
-        let registered = registry.register(Card::new(asid.asid(), pins.clone()))?;
-        let asid = Arc::new(asid, GFP_KERNEL)?;
+    pub(super) fn new(asid: Arc<Lease>, params: GuestParams) -> Result<Arc<Self>> {
+        let pins = Arc::new(PinAccount::new(), GFP_KERNEL_ACCOUNT)?;
+        let card = Card::new(asid.asid(), params.kind(), pins.clone());
+        let card = Arc::new(card, GFP_KERNEL_ACCOUNT)?;
 
         Arc::pin_init(
             pin_init!(Self {
-                registered,
                 regions <- new_mutex!(Regions::new(), "kvm_sev_regions"),
                 launched: SetOnce::new(),
                 asid,
                 pins,
+                params,
+                card,
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    pub(crate) fn params(&self) -> GuestParams {
+        self.params
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.params.kind()
+    }
+
+    pub(super) fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+
+    /// A command that changes how far the guest is succeeded.
+    pub(crate) fn enter(&self, state: State) {
+        self.card.set_state(state);
+    }
+
+    pub(crate) fn asid(&self) -> Asid {
+        self.asid.asid()
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
@@ -86,7 +147,7 @@ impl EncContext {
 
     /// EINVAL if it was launched before; `launched` is released then.
     pub(crate) fn set_launched(&self, launched: Launched) -> Result {
-        self.registered.card().set_handle(launched.handle());
+        self.card.set_handle(launched.handle());
         if self.launched.populate(launched) {
             Ok(())
         } else {

@@ -1,40 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A VM as a SEV VM: its encryption context, and where its vCPUs ran.
+//! A VM as a SEV VM: what it has to do with which encryption context, and where its vCPUs ran.
+//!
+//! ```text
+//!   struct kvm ──owns──> SevVm ──owns──> Binding (owner)  ──┐
+//!   struct kvm ──owns──> SevVm ──owns──> Binding (mirror) ──┼─ counted ──> EncContext
+//!   struct kvm ──owns──> SevVm           (moved away)       │
+//! ```
+//!
+//! A mirror holds the context, not its owner: it does not matter which of them goes first.
 
+mod binding;
 mod context;
 mod guest;
 mod region;
 mod registry;
 
 use kernel::prelude::*;
-use kernel::sync::Arc;
 
-pub(crate) use self::context::{EncContext, Launched};
+pub(crate) use self::binding::{Binding, Role};
+pub(crate) use self::context::{EncContext, GuestParams, Launched};
 pub(crate) use self::guest::Guest;
-pub(crate) use self::registry::Registry;
+pub(crate) use self::registry::{Registry, State};
 use crate::kvm::cpumask::RunCpus;
+use crate::kvm::slot::Slot;
 
-/// What a `struct kvm` owns from its first SEV init until it is destroyed.
+/// What a `struct kvm` owns from when it becomes a SEV VM until it is destroyed.
 pub(crate) struct SevVm {
-    /// The key that its memory is encrypted with, and all that hangs on it.
-    context: Arc<EncContext>,
-    /// Belongs to the VM, not to the context: only these CPUs can have cached memory that this VM
+    /// Empty once the context was moved to another VM.
+    binding: Slot<Binding>,
+    /// Belongs to the VM and stays with it: only these CPUs can have cached memory that this VM
     /// gave its guest.
     run_cpus: RunCpus,
 }
 
 impl SevVm {
-    /// ENOMEM.
-    pub(crate) fn new(context: Arc<EncContext>) -> Result<Pin<KBox<Self>>> {
+    /// The state of a VM that is about to be bound. ENOMEM.
+    pub(crate) fn new() -> Result<KBox<Self>> {
         let state = Self {
-            context,
+            binding: Slot::empty(),
             run_cpus: RunCpus::new()?,
         };
-        Ok(KBox::pin(state, GFP_KERNEL_ACCOUNT)?)
+        Ok(KBox::new(state, GFP_KERNEL_ACCOUNT)?)
     }
 
-    pub(crate) fn context(&self) -> &EncContext {
-        &self.context
+    /// Binds the VM, before anybody else sees its state.
+    pub(crate) fn bind(&mut self, binding: Binding) {
+        self.binding.fill(binding);
+    }
+
+    pub(crate) fn binding(&self) -> &Slot<Binding> {
+        &self.binding
     }
 
     pub(crate) fn run_cpus(&self) -> &RunCpus {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The contexts that exist, for people to look at.
+//! The contexts that exist and the VMs that use them, for people to look at.
 //!
 //! It holds descriptions, not contexts, and so keeps none of them alive.
 
@@ -11,39 +11,93 @@ use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
+use super::binding::Role;
 use crate::hw::asid::Asid;
+use crate::hw::kind::Kind;
 use crate::kvm::host::current_task;
 use crate::kvm::pin::PinAccount;
 use crate::psp::Handle;
 
+/// How far a guest is, as of the commands that succeeded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// The firmware does not know it yet.
+    Initialised,
+    /// From LAUNCH_START on.
+    Launching,
+    /// From LAUNCH_MEASURE on.
+    Secret,
+    /// After LAUNCH_FINISH, RECEIVE_FINISH or SEND_CANCEL.
+    Running,
+    /// From SEND_START on.
+    Sending,
+    /// After SEND_FINISH.
+    Sent,
+    /// From RECEIVE_START on.
+    Receiving,
+}
+
+impl State {
+    const ALL: [(Self, &'static str); 7] = [
+        (State::Initialised, "initialised"),
+        (State::Launching, "launching"),
+        (State::Secret, "secret"),
+        (State::Running, "running"),
+        (State::Sending, "sending"),
+        (State::Sent, "sent"),
+        (State::Receiving, "receiving"),
+    ];
+}
+
 /// What is known of a context.
 pub(crate) struct Card {
     asid: Asid,
-    /// 0 until it is launched.
+    kind: Kind,
+    /// 0 until the firmware knows the guest.
     handle: Atomic<u32>,
+    /// Of a [`State`].
+    state: Atomic<u32>,
     pins: Arc<PinAccount>,
+}
+
+impl Card {
+    pub(super) fn new(asid: Asid, kind: Kind, pins: Arc<PinAccount>) -> Self {
+        Self {
+            asid,
+            kind,
+            handle: Atomic::new(0),
+            state: Atomic::new(State::Initialised as u32),
+            pins,
+        }
+    }
+
+    pub(super) fn set_handle(&self, handle: Handle) {
+        self.handle.store(handle.get(), Relaxed);
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.state.store(state as u32, Relaxed);
+    }
+
+    fn state(&self) -> &'static str {
+        let state = self.state.load(Relaxed);
+
+        State::ALL
+            .iter()
+            .find(|(known, _)| *known as u32 == state)
+            .map_or("?", |(_, name)| name)
+    }
+}
+
+/// A VM that uses a context, by the process that bound it.
+struct Holder {
+    card: Arc<Card>,
+    role: Role,
     pid: i32,
     comm: [u8; 16],
 }
 
-impl Card {
-    /// Describes a context that the current task creates.
-    pub(crate) fn new(asid: Asid, pins: Arc<PinAccount>) -> Self {
-        let (pid, comm) = current_task();
-
-        Self {
-            asid,
-            handle: Atomic::new(0),
-            pins,
-            pid,
-            comm,
-        }
-    }
-
-    pub(crate) fn set_handle(&self, handle: Handle) {
-        self.handle.store(handle.get(), Relaxed);
-    }
-
+impl Holder {
     /// One line of the table; see [`Registry::write_table`].
     fn write_row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let comm = CStr::from_bytes_until_nul(&self.comm)
@@ -53,70 +107,95 @@ impl Card {
 
         writeln!(
             f,
-            "{:>5} {:>6} {:>8} {:>7} {comm}",
-            self.asid.get(),
-            self.handle.load(Relaxed),
-            self.pins.pages(),
+            "{:>5} {:<6} {:>6} {:<11} {:>8} {:<6} {:>7} {comm}",
+            self.card.asid.get(),
+            self.card.kind.name(),
+            self.card.handle.load(Relaxed),
+            self.card.state(),
+            self.card.pins.pages(),
+            self.role.name(),
             self.pid,
         )
     }
 }
 
-/// The descriptions of all contexts, by ASID.
+/// ASID, and the number of the binding: contexts stay together, the oldest holder first.
+type Key = (u32, u64);
+
+struct Holders {
+    tree: RBTree<Key, Holder>,
+    bindings: u64,
+}
+
+/// All contexts with all their holders.
 #[pin_data]
 pub(crate) struct Registry {
     #[pin]
-    cards: Mutex<RBTree<u32, Arc<Card>>>,
+    holders: Mutex<Holders>,
 }
 
 impl Registry {
     /// ENOMEM.
     pub(crate) fn new() -> Result<Arc<Self>> {
+        let holders = Holders {
+            tree: RBTree::new(),
+            bindings: 0,
+        };
         Arc::pin_init(
-            pin_init!(Self { cards <- new_mutex!(RBTree::new(), "kvm_sev_registry") }),
+            pin_init!(Self { holders <- new_mutex!(holders, "kvm_sev_registry") }),
             GFP_KERNEL,
         )
     }
 
-    /// Adds a context until the result is dropped, which must be before it gives its ASID back.
-    /// ENOMEM.
-    pub(crate) fn register(self: &Arc<Self>, card: Card) -> Result<Registered> {
-        let card = Arc::new(card, GFP_KERNEL)?;
-
-        // Allocated before the lock is taken.
-        let node = RBTreeNode::new(card.asid.get(), card.clone(), GFP_KERNEL)?;
-
-        self.cards.lock().insert(node);
-        Ok(Registered {
-            registry: self.clone(),
-            card,
-        })
-    }
-
-    /// Writes a line for each context, under a heading. Pinned memory is in pages.
+    /// Writes a line for each use of each context, under a heading. Pinned memory is in pages.
     pub(crate) fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, " asid handle   pinned     pid command")?;
-        for card in self.cards.lock().values() {
-            card.write_row(f)?;
+        writeln!(
+            f,
+            " asid kind   handle state         pinned role       pid command"
+        )?;
+        for holder in self.holders.lock().tree.values() {
+            holder.write_row(f)?;
         }
         Ok(())
     }
 }
 
-/// A context's entry in the registry.
-pub(crate) struct Registered {
+/// The current task's use of a context, in the registry until it is dropped.
+pub(super) struct Registered {
     registry: Arc<Registry>,
-    card: Arc<Card>,
+    key: Key,
 }
 
 impl Registered {
-    pub(crate) fn card(&self) -> &Card {
-        &self.card
+    /// ENOMEM.
+    pub(super) fn new(registry: &Arc<Registry>, card: &Arc<Card>, role: Role) -> Result<Self> {
+        let (pid, comm) = current_task();
+        let holder = Holder {
+            card: card.clone(),
+            role,
+            pid,
+            comm,
+        };
+        let asid = card.asid.get();
+        let number = {
+            let mut holders = registry.holders.lock();
+            holders.bindings = holders.bindings.wrapping_add(1);
+            holders.bindings
+        };
+        let key = (asid, number);
+
+        // Allocated before the lock is taken.
+        let node = RBTreeNode::new(key, holder, GFP_KERNEL_ACCOUNT)?;
+        registry.holders.lock().tree.insert(node);
+        Ok(Self {
+            registry: registry.clone(),
+            key,
+        })
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.cards.lock().remove(&self.card.asid.get());
+        self.registry.holders.lock().tree.remove(&self.key);
     }
 }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM` and `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`: a VM gets the
+//! encryption context of another one, to share or to keep.
+//!
+//! Both are called on the destination. Whatever can fail is done before anything is changed.
+
+use kernel::prelude::*;
+
+use crate::hw::kind::Kind;
+use crate::kvm::two::{TwoVms, VmFile};
+use crate::kvm::vcpus::{AllVcpus, Frozen};
+use crate::kvm::Vm;
+use crate::vcpu;
+use crate::vm::{Role, SevVm};
+
+/// Makes `destination` a mirror of the VM `source_fd`: its vCPUs run with that one's key.
+///
+/// Takes `kvm->lock` of both. Errors: EBADF if `source_fd` is not a VM; EINVAL if it is this VM, is
+/// not a SEV VM or is a mirror itself, and if `destination` is a SEV VM already or has vCPUs; EBUSY
+/// if one of them takes part in another transfer; EINTR if the task is being killed; ENOMEM.
+pub(crate) fn copy(destination: &Vm, source_fd: u32) -> Result {
+    let file = VmFile::from_fd(source_fd)?;
+    let two = TwoVms::lock(destination, file.vm())?;
+
+    if two.destination.sev().is_some() || two.destination.has_vcpus() {
+        return Err(EINVAL);
+    }
+    let source = two.source.binding().ok_or(EINVAL)?;
+    if source.role() == Role::Mirror {
+        return Err(EINVAL);
+    }
+
+    let mut state = SevVm::new()?;
+    state.bind(source.mirror()?);
+    two.destination.become_sev(state)
+}
+
+/// Gives `destination` the context of the VM `source_fd`, which is dead thereafter.
+///
+/// An owner's mirrors stay what they are; a mirror's move makes the destination the mirror. Takes
+/// `kvm->lock` of both and the mutexes of all their vCPUs. Errors: EBADF if `source_fd` is not a VM;
+/// EINVAL if it is this VM, of another type, not a SEV VM, or if its vCPUs cannot be matched with
+/// those of `destination`, and if that is a SEV VM already; EBUSY if the current task's cgroup is
+/// over its limit, if one of them takes part in another transfer, or a vCPU is being created; EINTR
+/// if the task is being killed; ENOMEM.
+pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
+    let file = VmFile::from_fd(source_fd)?;
+    let mut two = TwoVms::lock(destination, file.vm())?;
+
+    if two.destination.vm_type() != two.source.vm_type() || two.destination.sev().is_some() {
+        return Err(EINVAL);
+    }
+    let source = two.source.binding().ok_or(EINVAL)?;
+    if source.context().kind() == Kind::SevEs {
+        return Err(ENODEV);
+    }
+    let takeover = source.prepare_move()?;
+    let mut state = SevVm::new()?;
+
+    let to = AllVcpus::lock(&two.destination)?;
+    let mut from = Frozen::new(&mut two.source)?;
+
+    // Nothing fails from here on. First of all the source's CPUs forget the guest's memory: when it
+    // is reclaimed, only the destination's will be asked to.
+    if let Some(sev) = from.vcpus().vm().sev() {
+        sev.run_cpus().write_back_caches();
+    }
+    let Some(binding) = from.take_binding() else {
+        return Err(EINVAL);
+    };
+    state.bind(binding.taken_over(takeover));
+    to.vm().become_sev(state)?;
+    for vcpu in to.iter() {
+        vcpu::init_vmcb(vcpu);
+    }
+    from.vcpus().vm().retract_sev();
+    Ok(())
+}
