@@ -145,7 +145,8 @@ fn debugfs(_: &mut Test) -> Result<()> {
     let row: Vec<_> = table.lines().nth(1).context("no row")?.split_whitespace().collect();
     let pages = (vm.memory.len() / PAGE).to_string();
     let pid = std::process::id().to_string();
-    ensure!(row[2..4] == [pages.as_str(), pid.as_str()], "a row of another VM: {row:?}");
+    let expected = ["launching", &pages, "owner", &pid, "sev_params"];
+    ensure!(row[1] == "sev" && row[3..] == expected, "a row of another VM: {row:?}");
     drop(vm);
     let [_, leased, after, _] = sev_pool()?;
     ensure!(leased == 0 && after == dirty + 1, "{leased} leased, {after} dirty at the end");

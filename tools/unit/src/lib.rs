@@ -16,6 +16,7 @@ mod hw {
     pub(crate) mod addr;
     pub(crate) mod asid;
     pub(crate) mod blocks;
+    pub(crate) mod kind;
     pub(crate) mod runs;
 }
 
