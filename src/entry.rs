@@ -62,19 +62,10 @@ entries! {
         unsafe { platform::hardware_unsetup() }
     }
 
-    /// For each possible CPU, once, after hardware set-up. svm.c frees the table.
-    fn sev_cpu_init(sd: *mut bindings::svm_cpu_data) -> c_int {
-        let Some(platform) = platform::get() else { return 0 };
-        let entries = platform.asids().split().max.index().wrapping_add(1);
-
-        match KVec::from_elem(ptr::null_mut(), entries, GFP_KERNEL) {
-            Ok(table) => {
-                // SAFETY: The caller passes a CPU's data that nobody else uses yet.
-                unsafe { (*sd).sev_vmcbs = table.into_raw_parts().0 };
-                0
-            }
-            Err(_) => ENOMEM.to_errno(),
-        }
+    /// For each possible CPU, once, after hardware set-up. `sev_vmcbs`, which svm.c frees, is not
+    /// used.
+    fn sev_cpu_init(_sd: *mut bindings::svm_cpu_data) -> c_int {
+        0
     }
 
     /// For pages of svm.c: VMCBs, save areas, AVIC backing pages.

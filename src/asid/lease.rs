@@ -14,7 +14,6 @@ use crate::hw::cache::wbinvd_on_all_cpus;
 use crate::hw::kind::Kind;
 use crate::kvm::cgroup::{Charge, Resource};
 use crate::kvm::lock::FlushExclusive;
-use crate::kvm::vcpu::forget_asid;
 use crate::psp::{Channel, DfFlush, FwStatus, SnpDfFlush};
 
 /// Which command ends a flush; the SNP firmware wants its own.
@@ -112,7 +111,7 @@ impl Asids {
         }
         let result = self.flush_caches();
         let flushed = Flushed::by_firmware(result.is_ok());
-        self.pool.lock().end_flush(flushed, forget_asid);
+        self.pool.lock().end_flush(flushed);
         result
     }
 

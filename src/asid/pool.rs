@@ -115,16 +115,16 @@ impl<S: DerefMut<Target = [Slot]>> Pool<S> {
     /// ASIDs that are retired while the flush runs stay dirty: they may have been deactivated after
     /// a CPU wrote its caches back.
     pub(crate) fn begin_flush(&mut self) -> usize {
-        self.change_all(Slot::Dirty, Slot::Flushing, |_| {})
+        self.change_all(Slot::Dirty, Slot::Flushing)
     }
 
-    /// Ends a flush; if it succeeded, calls `freed` for each ASID before it becomes free.
-    pub(crate) fn end_flush(&mut self, flushed: Flushed, freed: impl FnMut(Asid)) {
+    /// Ends a flush; if it succeeded, what it cleaned is free.
+    pub(crate) fn end_flush(&mut self, flushed: Flushed) {
         if flushed.ok {
-            self.change_all(Slot::Flushing, Slot::Free, freed);
+            self.change_all(Slot::Flushing, Slot::Free);
             self.flushes = self.flushes.wrapping_add(1);
         } else {
-            self.change_all(Slot::Flushing, Slot::Dirty, |_| {});
+            self.change_all(Slot::Flushing, Slot::Dirty);
         }
     }
 
@@ -157,13 +157,12 @@ impl<S: DerefMut<Target = [Slot]>> Pool<S> {
         }
     }
 
-    fn change_all(&mut self, from: Slot, to: Slot, mut each: impl FnMut(Asid)) -> usize {
+    fn change_all(&mut self, from: Slot, to: Slot) -> usize {
         let mut changed: usize = 0;
 
-        for (n, slot) in self.slots.iter_mut().enumerate() {
-            let asid = u32::try_from(n).ok().and_then(Asid::new);
-            if let (true, Some(asid)) = (*slot == from, asid) {
-                each(asid);
+        // Not the host's entry.
+        for slot in self.slots.iter_mut().skip(1) {
+            if *slot == from {
                 *slot = to;
                 changed = changed.wrapping_add(1);
             }

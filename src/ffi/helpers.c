@@ -128,20 +128,3 @@ struct page *kvm_sev_alloc_save_area(int node, gfp_t gfp)
 	__free_page(first_is_bad ? pair : pair + 1);
 	return first_is_bad ? pair + 1 : pair;
 }
-
-struct svm_cpu_data *kvm_sev_cpu_data(int cpu)
-{
-	return per_cpu_ptr(&svm_data, cpu);
-}
-
-void kvm_sev_forget_vmcb(unsigned int asid)
-{
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		struct svm_cpu_data *sd = per_cpu_ptr(&svm_data, cpu);
-
-		if (sd->sev_vmcbs)
-			WRITE_ONCE(sd->sev_vmcbs[asid], NULL);
-	}
-}

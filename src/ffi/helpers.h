@@ -10,7 +10,6 @@
 
 struct mutex;
 struct page;
-struct svm_cpu_data;
 
 /* Kernel and processor */
 bool kvm_sev_ratelimit(void);
@@ -34,9 +33,5 @@ u64 kvm_sev_page_psp_pa(struct page *page);
 void kvm_sev_clflush_pages(struct page *const *pages, size_t count);
 void *kvm_sev_alloc_firmware_page(void);
 struct page *kvm_sev_alloc_save_area(int node, gfp_t gfp);
-
-/* Per-CPU tables of the VMCB that last ran with each ASID */
-struct svm_cpu_data *kvm_sev_cpu_data(int cpu);
-void kvm_sev_forget_vmcb(unsigned int asid);
 
 #endif

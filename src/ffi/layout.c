@@ -39,6 +39,5 @@ static void __used layouts(void)
 	OFFSET(OFFSET_VMCB_TLB_CTL, vmcb_control_area, tlb_ctl);
 	OFFSET(OFFSET_VMCB_MISC_CTL, vmcb_control_area, misc_ctl);
 	OFFSET(OFFSET_VMCB_CLEAN, vmcb_control_area, clean);
-	OFFSET(OFFSET_SVM_CPU_DATA_SEV_VMCBS, svm_cpu_data, sev_vmcbs);
 	OFFSET(OFFSET_KVM_CAPS_SUPPORTED_VM_TYPES, kvm_caps, supported_vm_types);
 }

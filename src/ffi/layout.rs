@@ -46,6 +46,5 @@ const _: () = {
     assert!(offset_of!(vmcb_control_area, tlb_ctl) == OFFSET_VMCB_TLB_CTL);
     assert!(offset_of!(vmcb_control_area, misc_ctl) == OFFSET_VMCB_MISC_CTL);
     assert!(offset_of!(vmcb_control_area, clean) == OFFSET_VMCB_CLEAN);
-    assert!(offset_of!(svm_cpu_data, sev_vmcbs) == OFFSET_SVM_CPU_DATA_SEV_VMCBS);
     assert!(offset_of!(kvm_caps, supported_vm_types) == OFFSET_KVM_CAPS_SUPPORTED_VM_TYPES);
 };

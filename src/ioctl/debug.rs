@@ -13,6 +13,7 @@ use super::Call;
 use crate::ffi::bindings::kvm_sev_dbg;
 use crate::hw::addr::{PspAddr, UserRange, PAGE_SIZE};
 use crate::hw::blocks::{pieces, Blocks, Piece};
+use crate::kvm::host;
 use crate::kvm::pin::{PinFor, Pinned};
 use crate::kvm::user;
 use crate::psp::{Blob, DbgDecrypt, DbgEncrypt, FwStatus};
@@ -47,16 +48,10 @@ fn transfer(call: &Call<'_>, request: &mut Request, direction: Direction) -> Res
     let src = UserRange::new(params.src_uaddr, len).ok_or(EINVAL)?;
     let dst = UserRange::new(params.dst_uaddr, len).ok_or(EINVAL)?;
 
-    let mut bounce = None;
     for piece in pieces(src, dst) {
         let memory = Memory::pin(context, piece)?;
 
-        memory.transfer(
-            context.launched()?,
-            direction,
-            &mut bounce,
-            &mut request.status,
-        )?;
+        memory.transfer(context.launched()?, direction, &mut request.status)?;
     }
     Ok(())
 }
@@ -87,13 +82,7 @@ impl Memory {
         })
     }
 
-    fn transfer(
-        &self,
-        launched: &Launched,
-        direction: Direction,
-        bounce: &mut Option<Blob>,
-        status: &mut FwStatus,
-    ) -> Result {
+    fn transfer(&self, launched: &Launched, direction: Direction, status: &mut FwStatus) -> Result {
         let (src, dst) = (self.src, self.dst);
 
         if self.piece.is_aligned() {
@@ -105,16 +94,19 @@ impl Memory {
             };
         }
 
-        let bounce = match bounce {
-            Some(bounce) => bounce,
-            // A whole page: while the RMP is active the firmware owns it during the command.
-            None => bounce.insert(Blob::zeroed(PAGE_SIZE as u32)?),
-        };
-        let plain = bounce.address();
         let guest = match direction {
             Direction::Decrypt => Blocks::around(src, self.piece.len()),
             Direction::Encrypt => Blocks::around(dst, self.piece.len()),
         };
+
+        // While the RMP is active the firmware owns whole pages during the command.
+        let room = if host::has_rmp() {
+            PAGE_SIZE as u32
+        } else {
+            guest.len
+        };
+        let mut bounce = Blob::zeroed(room)?;
+        let plain = bounce.address();
 
         decrypt_blocks(launched, guest.start, plain, guest.len, status)?;
         let bytes = bounce.as_mut_slice().get_mut(guest.inner()).ok_or(EINVAL)?;

@@ -54,7 +54,7 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
     if source.context().kind() == Kind::SevEs {
         return Err(ENODEV);
     }
-    let takeover = source.prepare_move()?;
+    let charge = source.charge_current()?;
     let mut state = SevVm::new()?;
 
     let to = AllVcpus::lock(&two.destination)?;
@@ -68,7 +68,8 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
     let Some(binding) = from.take_binding() else {
         return Err(EINVAL);
     };
-    state.bind(binding.taken_over(takeover));
+    binding.taken_over(charge);
+    state.bind(binding);
     to.vm().become_sev(state)?;
     for vcpu in to.iter() {
         vcpu::init_vmcb(vcpu);

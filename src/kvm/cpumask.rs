@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)]
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use kernel::cpumask::CpumaskVar;
 use kernel::prelude::*;
 
@@ -21,15 +23,24 @@ impl RunCpus {
 
     /// Adds a CPU. Any context.
     pub(crate) fn add(&self, cpu: i32) {
-        let mask = self.0.as_raw();
-
-        // SAFETY: The mask is live; both functions are atomic, and `cpu` is a CPU number that KVM
-        // runs on. The test keeps the cache line shared in the usual case.
-        unsafe {
-            if !bindings::cpumask_test_cpu(cpu, mask) {
-                bindings::cpumask_set_cpu(cpu as u32, mask);
-            }
+        // The test keeps the cache line shared in the usual case.
+        if !self.contains(cpu) {
+            // SAFETY: The mask is live, the function atomic, and `cpu` one that KVM runs on.
+            unsafe { bindings::cpumask_set_cpu(cpu as u32, self.0.as_raw()) }
         }
+    }
+
+    /// As cpumask_test_cpu(), which is not inlined and would be a good part of the way into the
+    /// guest.
+    fn contains(&self, cpu: i32) -> bool {
+        let (word, bit) = (
+            cpu as usize / usize::BITS as usize,
+            cpu as u32 % usize::BITS,
+        );
+        // SAFETY: The mask is live and has a bit for each CPU; others change it atomically.
+        let word = unsafe { AtomicUsize::from_ptr(self.0.as_raw().cast::<usize>().add(word)) };
+
+        word.load(Ordering::Relaxed) & 1usize.wrapping_shl(bit) != 0
     }
 
     /// Makes all these CPUs write back dirty cache lines. May sleep, sends IPIs and waits.

@@ -9,6 +9,7 @@ pub(crate) mod cpumask;
 pub(crate) mod file;
 pub(crate) mod global;
 pub(crate) mod host;
+pub(crate) mod last_vmcb;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod pin;

@@ -119,9 +119,16 @@ impl VmLocked<'_> {
 impl Vcpu {
     /// As [`VmLocked::binding`].
     pub(crate) fn binding(&self) -> Option<&Binding> {
+        self.bound().map(|(_, binding)| binding)
+    }
+
+    /// The VM's state with its binding.
+    pub(crate) fn bound(&self) -> Option<(&SevVm, &Binding)> {
+        let sev = self.vm().sev()?;
+
         // SAFETY: The vCPU's mutex is held as long as `self` lives; or it is being created, which
         // keeps the VM from being frozen.
-        unsafe { self.vm().sev()?.binding().get() }
+        Some((sev, unsafe { sev.binding().get()? }))
     }
 }
 

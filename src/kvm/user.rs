@@ -10,22 +10,24 @@
 use core::mem;
 
 use kernel::prelude::*;
+use kernel::transmute::{AsBytes, FromBytes};
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use crate::ffi::bindings;
 
-/// A structure of the user interface.
-///
-/// # Safety
-///
-/// Any bytes must be a valid value, and the structure must have no padding, lest uninitialised
+/// A structure of the user interface: of integers only, and without padding, lest uninitialised
 /// kernel memory be copied to the user.
-pub(crate) unsafe trait UserStruct: Copy {}
+pub(crate) trait UserStruct: FromBytes + AsBytes {}
 
 macro_rules! user_structs {
-    ($($name:ident { $($field:ident),* })*) => {$(
+    ($($name:ident { $($field:ident),* $(,)? })*) => {$(
+        impl UserStruct for bindings::$name {}
+
+        // SAFETY: All fields are integers: any bytes are valid.
+        unsafe impl FromBytes for bindings::$name {}
+
         // SAFETY: All fields are integers, and the assertion below shows that there is no padding.
-        unsafe impl UserStruct for bindings::$name {}
+        unsafe impl AsBytes for bindings::$name {}
 
         const _: () = {
             const fn size_of_field<T>(_: fn(&bindings::$name) -> &T) -> usize {
@@ -71,23 +73,12 @@ fn slice(addr: u64, len: usize) -> UserSlice {
 
 /// Reads a structure. EFAULT if the memory cannot be read.
 pub(crate) fn read<T: UserStruct>(addr: u64) -> Result<T> {
-    let mut value = mem::MaybeUninit::<T>::uninit();
-    // SAFETY: `T` is at least as large as itself, and `MaybeUninit<u8>` needs no initialisation.
-    let bytes =
-        unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), mem::size_of::<T>()) };
-
-    slice(addr, bytes.len()).reader().read_raw(bytes)?;
-    // SAFETY: All bytes were written, and any bytes are a valid `T`.
-    Ok(unsafe { value.assume_init() })
+    slice(addr, mem::size_of::<T>()).reader().read()
 }
 
 /// Writes a structure. EFAULT if the memory cannot be written.
 pub(crate) fn write<T: UserStruct>(addr: u64, value: &T) -> Result {
-    // SAFETY: A `UserStruct` has no padding, so all of its bytes are initialised.
-    let bytes =
-        unsafe { core::slice::from_raw_parts((&raw const *value).cast(), mem::size_of::<T>()) };
-
-    write_bytes(addr, bytes)
+    slice(addr, mem::size_of::<T>()).writer().write(value)
 }
 
 /// Reads exactly `out.len()` bytes. EFAULT if the memory cannot be read.

@@ -3,14 +3,12 @@
 
 #![allow(unsafe_code)]
 
-use core::ptr;
-
 use kernel::types::{NotThreadSafe, Opaque};
 
 use super::vm::Vm;
 use crate::ffi::bindings;
 use crate::hw::asid::Asid;
-use crate::vm::Binding;
+use crate::vm::{Binding, SevVm};
 
 /// Exceptions that KVM intercepts for ordinary guests.
 #[derive(Clone, Copy)]
@@ -111,13 +109,9 @@ impl<'a> VmrunCtx<'a> {
         }
     }
 
-    pub(crate) fn vm(&self) -> &'a Vm {
-        self.vcpu.vm()
-    }
-
-    /// See [`Vcpu::binding`].
-    pub(crate) fn binding(&self) -> Option<&'a Binding> {
-        self.vcpu.binding()
+    /// See [`Vcpu::bound`].
+    pub(crate) fn bound(&self) -> Option<(&'a SevVm, &'a Binding)> {
+        self.vcpu.bound()
     }
 
     /// Number of this CPU.
@@ -131,21 +125,15 @@ impl<'a> VmrunCtx<'a> {
         unsafe { (*self.vcpu.as_raw()).asid = asid.get() }
     }
 
-    /// Remembers that this VMCB runs with `asid` on this CPU. True if the one before was the same,
-    /// and the vCPU did not run elsewhere since.
-    pub(crate) fn continues(&self, asid: Asid) -> bool {
-        let vmcb = self.vcpu.vmcb();
+    /// Tells the vCPU's VMCB from others.
+    pub(super) fn vmcb_address(&self) -> usize {
+        self.vcpu.vmcb() as usize
+    }
 
-        // SAFETY: `cpu` is the current CPU. Its table has an entry for each ASID, as hardware
-        // set-up precedes CPU set-up, and is only used by this CPU while VMs exist.
-        unsafe {
-            let data = bindings::kvm_sev_cpu_data(self.cpu);
-            let last = (*data).sev_vmcbs.add(asid.index());
-            let same = ptr::eq(*last, vmcb);
-
-            *last = vmcb;
-            same && (*self.vcpu.as_raw()).vcpu.arch.last_vmentry_cpu == self.cpu
-        }
+    /// The CPU that the vCPU ran on last, or -1.
+    pub(super) fn last_cpu(&self) -> i32 {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { (*self.vcpu.as_raw()).vcpu.arch.last_vmentry_cpu }
     }
 
     /// Drops all TLB entries of the VMCB's ASID at the next VMRUN.
@@ -157,12 +145,4 @@ impl<'a> VmrunCtx<'a> {
             (*control).clean &= !1u32.wrapping_shl(bindings::VMCB_ASID);
         }
     }
-}
-
-/// Makes all CPUs forget which VMCB last ran with `asid`, before another guest gets it.
-///
-/// No guest may be running with it.
-pub(crate) fn forget_asid(asid: Asid) {
-    // SAFETY: The tables have an entry for each ASID; nobody reads or writes this one meanwhile.
-    unsafe { bindings::kvm_sev_forget_vmcb(asid.get()) }
 }

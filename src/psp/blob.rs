@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use kernel::alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_ZERO};
 use kernel::prelude::*;
 
 use super::command::Buffer;
@@ -40,7 +41,12 @@ impl Blob {
         if len > MAX {
             return Err(EINVAL);
         }
-        Ok(Self(KVec::from_elem(0, len as usize, GFP_KERNEL_ACCOUNT)?))
+        let len = len as usize;
+        let mut bytes = KVec::with_capacity(len, GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
+
+        // SAFETY: There is room for `len` bytes, which the allocator has zeroed.
+        unsafe { bytes.inc_len(len) };
+        Ok(Self(bytes))
     }
 
     /// How the firmware is told about it.

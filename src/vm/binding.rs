@@ -40,7 +40,6 @@ pub(crate) struct Binding {
     /// Guest physical address of the AP jump table, or 0. A mirror sees other memory, so it has
     /// another one.
     ap_jump_table: Atomic<u64>,
-    registry: Arc<Registry>,
 }
 
 impl Binding {
@@ -55,7 +54,8 @@ impl Binding {
 
     /// Binds the current task's VM to the same context. ENOMEM.
     pub(crate) fn mirror(&self) -> Result<Self> {
-        Self::new(self.context.clone(), Role::Mirror, &self.registry)
+        let registry = self.registered.registry();
+        Self::new(self.context.clone(), Role::Mirror, registry)
     }
 
     fn new(context: Arc<EncContext>, role: Role, registry: &Arc<Registry>) -> Result<Self> {
@@ -64,29 +64,24 @@ impl Binding {
             context,
             role,
             ap_jump_table: Atomic::new(0),
-            registry: registry.clone(),
         })
     }
 
-    /// What a VM of the current task has to prepare to take this over. ENOMEM; and for an owner's,
-    /// EBUSY if the task's cgroup is over its limit.
-    pub(crate) fn prepare_move(&self) -> Result<Takeover> {
-        let registered = Registered::new(&self.registry, self.context.card(), self.role)?;
-        let charge = match self.role {
-            Role::Owner => self.context.lease().charge_current()?,
-            // The owner pays.
-            Role::Mirror => None,
-        };
-        Ok(Takeover { registered, charge })
+    /// What the current task's cgroup has to pay to take this over; `None` if it pays already, or
+    /// if the owner pays. EBUSY if it is over its limit.
+    pub(crate) fn charge_current(&self) -> Result<Option<Charge>> {
+        match self.role {
+            Role::Owner => self.context.lease().charge_current(),
+            Role::Mirror => Ok(None),
+        }
     }
 
-    /// The same binding, of the task that prepared the takeover.
-    pub(crate) fn taken_over(mut self, takeover: Takeover) -> Self {
-        if let Some(charge) = takeover.charge {
+    /// The binding becomes another VM's, of the current task.
+    pub(crate) fn taken_over(&self, charge: Option<Charge>) {
+        self.registered.taken_over();
+        if let Some(charge) = charge {
             self.context.lease().set_charge(charge);
         }
-        self.registered = takeover.registered;
-        self
     }
 
     pub(crate) fn context(&self) -> &EncContext {
@@ -105,10 +100,4 @@ impl Binding {
     pub(crate) fn set_ap_jump_table(&self, gpa: u64) {
         self.ap_jump_table.store(gpa, Relaxed);
     }
-}
-
-/// All that can fail of a move, done before it. Dropped, it changes nothing.
-pub(crate) struct Takeover {
-    registered: Registered,
-    charge: Option<Charge>,
 }

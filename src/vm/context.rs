@@ -18,6 +18,7 @@ use crate::hw::addr::UserRange;
 use crate::hw::asid::Asid;
 use crate::hw::kind::Kind;
 use crate::kvm::file::SevDevice;
+use crate::kvm::last_vmcb::LastVmcbs;
 use crate::kvm::pin::{PinAccount, PinFor, Pinned};
 use crate::psp::{Channel, Handle};
 
@@ -89,30 +90,41 @@ pub(crate) struct EncContext {
     /// Second: deactivated and decommissioned.
     launched: SetOnce<Launched>,
     /// Third: given back, to be flushed before anybody else gets it.
-    asid: Arc<Lease>,
+    lease: Arc<Lease>,
+    /// The one of the lease.
+    asid: Asid,
     pins: Arc<PinAccount>,
+    last_vmcbs: LastVmcbs,
     params: GuestParams,
     card: Arc<Card>,
 }
 
 impl EncContext {
     /// A context that holds an ASID, and nothing else yet. ENOMEM.
-    pub(super) fn new(asid: Arc<Lease>, params: GuestParams) -> Result<Arc<Self>> {
+    pub(super) fn new(lease: Arc<Lease>, params: GuestParams) -> Result<Arc<Self>> {
+        let asid = lease.asid();
         let pins = Arc::new(PinAccount::new(), GFP_KERNEL_ACCOUNT)?;
-        let card = Card::new(asid.asid(), params.kind(), pins.clone());
+        let card = Card::new(asid, params.kind(), pins.clone());
         let card = Arc::new(card, GFP_KERNEL_ACCOUNT)?;
+        let last_vmcbs = LastVmcbs::new()?;
 
         Arc::pin_init(
             pin_init!(Self {
                 regions <- new_mutex!(Regions::new(), "kvm_sev_regions"),
                 launched: SetOnce::new(),
+                lease,
                 asid,
                 pins,
+                last_vmcbs,
                 params,
                 card,
             }),
             GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    pub(crate) fn last_vmcbs(&self) -> &LastVmcbs {
+        &self.last_vmcbs
     }
 
     pub(crate) fn params(&self) -> GuestParams {
@@ -133,11 +145,11 @@ impl EncContext {
     }
 
     pub(crate) fn asid(&self) -> Asid {
-        self.asid.asid()
+        self.asid
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {
-        &self.asid
+        &self.lease
     }
 
     /// EBADF before the launch started: there is no device to issue commands through.

@@ -89,18 +89,30 @@ impl Card {
     }
 }
 
-/// A VM that uses a context, by the process that bound it.
+/// A VM that uses a context.
 struct Holder {
     card: Arc<Card>,
     role: Role,
+    task: Task,
+}
+
+/// The process that bound the VM.
+struct Task {
     pid: i32,
     comm: [u8; 16],
+}
+
+impl Task {
+    fn current() -> Self {
+        let (pid, comm) = current_task();
+        Self { pid, comm }
+    }
 }
 
 impl Holder {
     /// One line of the table; see [`Registry::write_table`].
     fn write_row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let comm = CStr::from_bytes_until_nul(&self.comm)
+        let comm = CStr::from_bytes_until_nul(&self.task.comm)
             .ok()
             .and_then(|name| name.to_str().ok())
             .unwrap_or("?");
@@ -114,7 +126,7 @@ impl Holder {
             self.card.state(),
             self.card.pins.pages(),
             self.role.name(),
-            self.pid,
+            self.task.pid,
         )
     }
 }
@@ -169,12 +181,10 @@ pub(super) struct Registered {
 impl Registered {
     /// ENOMEM.
     pub(super) fn new(registry: &Arc<Registry>, card: &Arc<Card>, role: Role) -> Result<Self> {
-        let (pid, comm) = current_task();
         let holder = Holder {
             card: card.clone(),
             role,
-            pid,
-            comm,
+            task: Task::current(),
         };
         let asid = card.asid.get();
         let number = {
@@ -191,6 +201,17 @@ impl Registered {
             registry: registry.clone(),
             key,
         })
+    }
+
+    /// The binding is another VM's now, of the current task.
+    pub(super) fn taken_over(&self) {
+        if let Some(holder) = self.registry.holders.lock().tree.get_mut(&self.key) {
+            holder.task = Task::current();
+        }
+    }
+
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 }
 

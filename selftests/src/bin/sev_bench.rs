@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Counts what the operations of the SEV interface cost, for `make bench`.
+//!
+//! Runs on an emulated host whose clock counts instructions (`tools/vm/run --icount --smp 1`):
+//! there the TSC advances by the same amount with every instruction, so a difference of two
+//! readings is a number of instructions. Of several rounds the least counts, as interrupts and
+//! other tasks only ever add to it. Each row of the output is
+//! `bench NAME instructions=N commands=A,B,... wbinvd=N`.
+
+use std::arch::x86_64::_rdtsc;
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+
+use anyhow::{Result, ensure};
+use kvm_bindings::*;
+use kvm_ioctls::VmFd;
+
+use sev_vm::guest;
+use sev_vm::host::{Host, VmType};
+use sev_vm::mem::{GuestMemory, Mapping, PAGE};
+use sev_vm::psp::Psp;
+use sev_vm::vcpu::Exit;
+use sev_vm::vm::{Vm, addr_of};
+
+/// Rounds of each measurement.
+const ROUNDS: usize = 12;
+/// Instructions of the loop that shows what an instruction is worth.
+const CALIBRATION: u64 = 2_000_000;
+
+fn tsc() -> u64 {
+    // SAFETY: every x86-64 has a TSC.
+    unsafe { _rdtsc() }
+}
+
+/// Ticks of the TSC for an instruction.
+fn ticks_per_instruction() -> u64 {
+    let least = (0..ROUNDS).map(|_| {
+        let start = tsc();
+        // SAFETY: the loop changes nothing but the register that it says.
+        unsafe {
+            std::arch::asm!("2: dec {0}", "jnz 2b", inout(reg) CALIBRATION / 2 => _, options(nomem, nostack));
+        }
+        tsc() - start
+    });
+    least.min().unwrap_or(0) / CALIBRATION
+}
+
+/// The open devices, and what has been measured.
+struct Bench {
+    host: Host,
+    psp: Psp,
+    ticks: u64,
+}
+
+impl Bench {
+    fn open() -> Result<Self> {
+        let ticks = ticks_per_instruction();
+        ensure!(ticks > 0, "the clock does not count instructions: run this with --icount");
+        Ok(Self { host: Host::open()?, psp: Psp::open()?, ticks })
+    }
+
+    /// Measures `operation` on what `prepare` makes anew for each round.
+    fn row<T>(
+        &mut self,
+        name: &str,
+        mut prepare: impl FnMut(&Host) -> Result<T>,
+        mut operation: impl FnMut(&Host, &mut T) -> Result<()>,
+    ) -> Result<()> {
+        let mut least = u64::MAX;
+        for _ in 0..ROUNDS {
+            let mut subject = prepare(&self.host)?;
+            let start = tsc();
+            let result = operation(&self.host, &mut subject);
+            let end = tsc();
+            result?;
+            least = least.min(end - start);
+        }
+        // Asked in a round of its own: the port costs instructions, too.
+        let mut subject = prepare(&self.host)?;
+        let wbinvd = self.psp.machine()?.wbinvd;
+        let host = &self.host;
+        let ((), log) = self.psp.logged(|| operation(host, &mut subject))?;
+        let wbinvd = self.psp.machine()?.wbinvd - wbinvd;
+
+        let mut commands = BTreeMap::<String, u32>::new();
+        for entry in log {
+            *commands.entry(entry.cmd).or_default() += 1;
+        }
+        let commands: Vec<_> = commands.iter().map(|(name, n)| format!("{name}:{n}")).collect();
+        let instructions = least / self.ticks;
+        let commands = if commands.is_empty() { "-".into() } else { commands.join(",") };
+        println!("bench {name} instructions={instructions} commands={commands} wbinvd={wbinvd}");
+        Ok(())
+    }
+}
+
+fn good(what: &str, answer: sev_vm::cmd::Answer) -> Result<()> {
+    ensure!(answer.is_ok(), "{what}: {answer}");
+    Ok(())
+}
+
+/// A VM and a buffer for what a command writes.
+type WithBuffer = (Vm, Mapping);
+
+fn with_buffer(vm: Vm) -> Result<WithBuffer> {
+    Ok((vm, Mapping::anonymous(PAGE)?))
+}
+
+fn capability(vm: &VmFd, cap: u32, source: &VmFd) -> Result<()> {
+    let mut request = kvm_enable_cap { cap, ..Default::default() };
+    request.args[0] = source.as_raw_fd() as u64;
+    Ok(vm.enable_cap(&request)?)
+}
+
+fn launching(bench: &mut Bench) -> Result<()> {
+    bench.row(
+        "KVM_SEV_INIT2",
+        |host| Vm::bare(host, VmType::Sev),
+        |_, vm| good("INIT2", vm.init2(&mut kvm_sev_init::default())),
+    )?;
+    bench.row("LAUNCH_START", Vm::sev, |_, vm| {
+        good("LAUNCH_START", vm.launch_start(&mut kvm_sev_launch_start::default()))
+    })?;
+    for (name, pages) in [("LAUNCH_UPDATE_DATA 4 KiB", 1), ("LAUNCH_UPDATE_DATA 64 KiB", 16)] {
+        bench.row(
+            name,
+            |host| Vm::started(host, 0),
+            |_, vm| vm.encrypt(0x1_0000..0x1_0000 + pages * PAGE),
+        )?;
+    }
+    bench.row("LAUNCH_MEASURE", |host| Vm::started(host, 0), |_, vm| vm.measurement().map(drop))?;
+    bench.row(
+        "LAUNCH_FINISH",
+        |host| {
+            let vm = Vm::started(host, 0)?;
+            vm.measurement()?;
+            Ok(vm)
+        },
+        |_, vm| good("LAUNCH_FINISH", vm.launch_finish()),
+    )?;
+    bench.row("close of a launched VM", |host| Ok(Some(Vm::started(host, 0)?)), |_, vm| {
+        drop(vm.take());
+        Ok(())
+    })
+}
+
+fn running(bench: &mut Bench) -> Result<()> {
+    let launched = |host: &Host| Vm::launched(host, 0, guest::idle());
+
+    bench.row("GUEST_STATUS", launched, |_, vm| vm.state().map(drop))?;
+    for (name, len) in [("DBG_DECRYPT 4 KiB", 4096), ("DBG_DECRYPT 20 bytes", 20)] {
+        bench.row(
+            name,
+            |host| with_buffer(launched(host)?),
+            |_, (vm, buffer)| {
+                let source = vm.memory.addr() + guest::PRIVATE;
+                good("DBG_DECRYPT", vm.dbg_decrypt(source, buffer.addr(), len))
+            },
+        )?;
+    }
+    bench.row(
+        "DBG_ENCRYPT 4 KiB",
+        |host| with_buffer(launched(host)?),
+        |_, (vm, buffer)| {
+            let target = vm.memory.addr() + guest::PRIVATE;
+            good("DBG_ENCRYPT", vm.dbg_encrypt(buffer.addr(), target, 4096))
+        },
+    )?;
+    bench.row("GET_ATTESTATION_REPORT", launched, |_, vm| {
+        let mut blob = [0u8; 0xd0];
+        let mut report =
+            kvm_sev_attestation_report { uaddr: addr_of(&mut blob), len: 0xd0, ..Default::default() };
+        let id = sev_cmd_id_KVM_SEV_GET_ATTESTATION_REPORT;
+        good("GET_ATTESTATION_REPORT", vm.command(id, addr_of(&mut report)))
+    })?;
+    bench.row(
+        "KVM_RUN, halt",
+        |host| {
+            let mut vm = launched(host)?;
+            vm.add_vcpu(host, [0; 4])?;
+            // The first run maps the pages.
+            vm.vcpus[0].run_to_halt()?;
+            Ok(vm)
+        },
+        |_, vm| vm.vcpus[0].run_to_halt(),
+    )?;
+    bench.row(
+        "KVM_RUN, port output",
+        |host| {
+            let mut vm = Vm::launched(host, 0, guest::ports())?;
+            vm.add_vcpu(host, [0; 4])?;
+            ensure!(vm.vcpus[0].run()? == Exit::Out(0x3f8, vec![1]), "not the first output");
+            Ok(vm)
+        },
+        |_, vm| {
+            ensure!(vm.vcpus[0].run()? == Exit::Out(0x3f8, vec![1, 0]), "not the second output");
+            Ok(())
+        },
+    )
+}
+
+fn memory(bench: &mut Bench) -> Result<()> {
+    for (name, pages) in [("REG_REGION 4 KiB", 1), ("REG_REGION 1 MiB", 256)] {
+        bench.row(name, Vm::sev, |_, vm| {
+            let region = kvm_enc_region { addr: vm.memory.addr(), size: (pages * PAGE) as u64 };
+            good("REG_REGION", vm.register(&region))
+        })?;
+    }
+    bench.row(
+        "UNREG_REGION 1 MiB",
+        |host| {
+            let vm = Vm::sev(host)?;
+            let region = kvm_enc_region { addr: vm.memory.addr(), size: 1 << 20 };
+            good("REG_REGION", vm.register(&region))?;
+            Ok((vm, region))
+        },
+        |_, (vm, region)| good("UNREG_REGION", vm.unregister(region)),
+    )
+}
+
+fn transfers(bench: &mut Bench) -> Result<()> {
+    let pair = |host: &Host| {
+        let source = Vm::launched(host, 0, guest::idle())?;
+        let destination = Vm::with_memory(host, VmType::Sev, GuestMemory::new(guest::MEMORY)?)?;
+        Ok((source, destination))
+    };
+
+    bench.row("COPY_ENC_CONTEXT_FROM", pair, |_, (source, destination)| {
+        capability(&destination.fd, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, &source.fd)
+    })?;
+    bench.row("MOVE_ENC_CONTEXT_FROM", pair, |_, (source, destination)| {
+        capability(&destination.fd, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, &source.fd)
+    })?;
+    bench.row(
+        "close of a mirror",
+        |host| {
+            let (source, destination) = pair(host)?;
+            capability(&destination.fd, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, &source.fd)?;
+            Ok((source, Some(destination)))
+        },
+        |_, (_, destination)| {
+            drop(destination.take());
+            Ok(())
+        },
+    )
+}
+
+fn main() -> Result<()> {
+    let mut bench = Bench::open()?;
+
+    launching(&mut bench)?;
+    running(&mut bench)?;
+    memory(&mut bench)?;
+    transfers(&mut bench)
+}
