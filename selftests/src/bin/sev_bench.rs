@@ -124,7 +124,12 @@ fn launching(bench: &mut Bench) -> Result<()> {
     for (name, pages) in [("LAUNCH_UPDATE_DATA 4 KiB", 1), ("LAUNCH_UPDATE_DATA 64 KiB", 16)] {
         bench.row(
             name,
-            |host| Vm::started(host, 0),
+            |host| {
+                let vm = Vm::started(host, 0)?;
+                // Pages that are there already.
+                (0..pages).for_each(|page| vm.memory.write(0x1_0000 + page * PAGE, &[1]));
+                Ok(vm)
+            },
             |_, vm| vm.encrypt(0x1_0000..0x1_0000 + pages * PAGE),
         )?;
     }
