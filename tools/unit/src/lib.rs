@@ -11,6 +11,18 @@ mod asid {
     pub(crate) mod pool;
 }
 
+/// The pure files know the kernel's declarations by this name.
+mod ffi {
+    pub(crate) use crate::ghcb_constants as bindings;
+}
+
+#[path = "../../../src/ghcb"]
+mod ghcb {
+    pub(crate) mod msr;
+    pub(crate) mod scratch;
+    pub(crate) mod snapshot;
+}
+
 #[path = "../../../src/hw"]
 mod hw {
     pub(crate) mod addr;
@@ -18,6 +30,7 @@ mod hw {
     pub(crate) mod blocks;
     pub(crate) mod kind;
     pub(crate) mod runs;
+    pub(crate) mod x87;
 }
 
 #[path = "../../../src/psp"]
@@ -25,6 +38,8 @@ mod psp {
     pub(crate) mod status;
 }
 
+mod ghcb_constants;
+mod ghcb_properties;
 mod pool_properties;
 mod range_properties;
 mod status_names;

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The protocol between a guest with protected registers and its hypervisor, as far as it is only
+//! about numbers. Pure: no kernel dependencies.
+
+pub(crate) mod msr;
+pub(crate) mod scratch;
+pub(crate) mod snapshot;
