@@ -11,15 +11,17 @@
 #![allow(clippy::missing_safety_doc)]
 
 use core::ffi::{c_int, c_uint, c_void};
-use core::ptr;
 
 use kernel::prelude::*;
 
 use crate::ffi::bindings::{self, gfp_t, gpa_t, kvm_pfn_t};
-use crate::hw::page;
+use crate::hw::page::{self, SaveArea};
+use crate::kvm::exit::Next;
+use crate::kvm::host_state::HostSaveArea;
 use crate::kvm::vcpu::{Vcpu, VmrunCtx};
 use crate::kvm::{Vm, VmType};
-use crate::{ioctl, platform, vcpu};
+use crate::vcpu::Decrypted;
+use crate::{ioctl, platform, vcpu, vmgexit};
 
 /// Declares functions for C, and has the compiler compare them with the prototypes in the bindings.
 macro_rules! entries {
@@ -160,20 +162,20 @@ entries! {
 entries! {
     /// From the creation of a vCPU.
     fn sev_vcpu_create(vcpu: *mut bindings::kvm_vcpu) -> c_int {
-        // SAFETY: The vCPU is embedded in a `struct vcpu_svm`, and nobody else sees it yet.
-        let vcpu = unsafe {
-            Vcpu::from_raw(kernel::container_of!(vcpu, bindings::vcpu_svm, vcpu))
-        };
-        errno(vcpu::create(vcpu))
+        // SAFETY: Nobody else sees the vCPU yet.
+        errno(vcpu::create(unsafe { Vcpu::from_kvm(vcpu) }))
     }
 
     /// From the destruction of a vCPU, or its failed creation.
-    fn sev_free_vcpu(_vcpu: *mut bindings::kvm_vcpu) {}
+    fn sev_free_vcpu(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: The vCPU is alive, and nobody else uses it.
+        drop(unsafe { Vcpu::from_kvm(vcpu).detach_es() });
+    }
 
     /// From creation and INIT of a SEV guest's vCPU, with the vCPU's mutex held.
-    fn sev_init_vmcb(svm: *mut bindings::vcpu_svm, _init_event: bool) {
+    fn sev_init_vmcb(svm: *mut bindings::vcpu_svm, init_event: bool) {
         // SAFETY: As written above.
-        vcpu::init_vmcb(unsafe { Vcpu::from_raw(svm) });
+        vcpu::init_vmcb(unsafe { Vcpu::from_raw(svm) }, init_event);
     }
 
     /// When userspace set the CPUID of a SEV guest's vCPU, with the vCPU's mutex held.
@@ -189,44 +191,77 @@ entries! {
     }
 }
 
-// For SEV-ES and SEV-SNP guests only. There are none: their VM types are not advertised, so KVM
-// does not create such VMs, and no VM becomes one. Were one of these reached nevertheless, it would
-// have to refuse, or do nothing.
+// vCPUs of SEV-ES guests. Each is called with the vCPU's mutex held.
 entries! {
-    fn sev_es_recalc_msr_intercepts(_vcpu: *mut bindings::kvm_vcpu) {}
+    /// When it may have changed which MSRs the guest may access.
+    fn sev_es_recalc_msr_intercepts(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: As written above.
+        vcpu::recalc_msr_intercepts(unsafe { Vcpu::from_kvm(vcpu) });
+    }
 
+    /// Before the guest runs, with preemption disabled. `hostsa` is that of the current CPU.
     fn sev_es_prepare_switch_to_guest(
-        _svm: *mut bindings::vcpu_svm,
-        _hostsa: *mut bindings::sev_es_save_area,
-    ) {}
+        svm: *mut bindings::vcpu_svm,
+        hostsa: *mut bindings::sev_es_save_area,
+    ) {
+        // SAFETY: As written above.
+        let (vcpu, host) = unsafe { (Vcpu::from_raw(svm), HostSaveArea::new(hostsa)) };
+        vcpu::prepare_switch(vcpu, &host);
+    }
 
-    fn sev_es_unmap_ghcb(_svm: *mut bindings::vcpu_svm) {}
+    /// Before the guest runs, with preemption disabled.
+    fn sev_es_unmap_ghcb(svm: *mut bindings::vcpu_svm) {
+        // SAFETY: As written above.
+        vcpu::resume(unsafe { Vcpu::from_raw(svm) });
+    }
 
+    /// From the handler of IOIO exits. `size` and `port` are not negative.
     fn sev_es_string_io(
-        _svm: *mut bindings::vcpu_svm,
-        _size: c_int,
-        _port: c_uint,
-        _in: c_int,
+        svm: *mut bindings::vcpu_svm,
+        size: c_int,
+        port: c_uint,
+        in_: c_int,
     ) -> c_int {
-        EINVAL.to_errno()
+        // SAFETY: As written above.
+        let vcpu = unsafe { Vcpu::from_raw(svm) };
+        Next::to_kvm(vmgexit::string_io(vcpu, size as u32, port, in_ != 0))
     }
 
-    fn sev_handle_vmgexit(_vcpu: *mut bindings::kvm_vcpu) -> c_int {
-        EINVAL.to_errno()
+    /// From the handler of VMGEXIT.
+    fn sev_handle_vmgexit(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        // SAFETY: As written above.
+        Next::to_kvm(vmgexit::handle(unsafe { Vcpu::from_kvm(vcpu) }))
     }
 
-    fn sev_vcpu_deliver_sipi_vector(_vcpu: *mut bindings::kvm_vcpu, _vector: u8) {}
-
-    fn sev_snp_reload_vmsa(_vcpu: *mut bindings::kvm_vcpu) {}
-
-    fn sev_decrypt_vmsa(_vcpu: *mut bindings::kvm_vcpu) -> *mut bindings::vmcb_save_area {
-        ptr::null_mut()
+    /// When another vCPU starts this one. The guest itself knows where, not by `_vector`.
+    fn sev_vcpu_deliver_sipi_vector(vcpu: *mut bindings::kvm_vcpu, _vector: u8) {
+        // SAFETY: As written above.
+        vcpu::deliver_sipi(unsafe { Vcpu::from_kvm(vcpu) });
     }
 
+    /// When KVM writes the vCPU's state into the log. The caller only reads what it gets.
+    fn sev_decrypt_vmsa(vcpu: *mut bindings::kvm_vcpu) -> *mut bindings::vmcb_save_area {
+        // SAFETY: As written above.
+        Decrypted::into_raw(Decrypted::of(unsafe { Vcpu::from_kvm(vcpu) }))
+    }
+
+    /// `vmsa` is what the function above returned.
     fn sev_free_decrypted_vmsa(
-        _vcpu: *mut bindings::kvm_vcpu,
-        _vmsa: *mut bindings::vmcb_save_area,
-    ) {}
+        vcpu: *mut bindings::kvm_vcpu,
+        vmsa: *mut bindings::vmcb_save_area,
+    ) {
+        // SAFETY: As written above.
+        if unsafe { Vcpu::from_kvm(vcpu) }.is_protected() {
+            // SAFETY: It is a copy then, as nothing became protected meanwhile.
+            drop(unsafe { SaveArea::from_raw(vmsa.cast()) });
+        }
+    }
+}
+
+// For SEV-SNP guests only. There are none: their VM type is not advertised, so KVM does not create
+// such VMs. Were one of these reached nevertheless, it would have to refuse, or do nothing.
+entries! {
+    fn sev_snp_reload_vmsa(_vcpu: *mut bindings::kvm_vcpu) {}
 
     /// Also for ordinary guests on a host with an RMP; they have no private memory to repair.
     fn sev_handle_rmp_fault(_vcpu: *mut bindings::kvm_vcpu, _gpa: gpa_t, _error_code: u64) {}

@@ -12,12 +12,14 @@
 //!
 //! ```text
 //! entry                      raw pointers to types, Result to errno
-//! ioctl        vcpu          what userspace asks for; what a vCPU needs
+//! ioctl        vmgexit       what userspace asks for; what a guest asks for
+//! vcpu                       what a vCPU needs
 //! platform                   what exists while the module is loaded
 //! debug  params
 //! vm                         a VM's encryption context and what it owns
 //! asid                       who has which ASID, and flushing them
 //! psp                        the firmware's commands
+//! ghcb                       the protocol that guests ask by
 //! kvm  hw                    safe views of the kernel and the processor        (unsafe)
 //! ffi                        generated bindings, C shims                       (unsafe)
 //! ```
@@ -42,6 +44,7 @@ mod asid;
 mod debug;
 mod entry;
 mod ffi;
+mod ghcb;
 mod hw;
 mod ioctl;
 mod kvm;
@@ -50,6 +53,7 @@ mod platform;
 mod psp;
 mod vcpu;
 mod vm;
+mod vmgexit;
 
 /// What the kernel's logging macros put in front of each line.
 const __LOG_PREFIX: &[u8] = b"kvm_amd\0";

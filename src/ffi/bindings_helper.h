@@ -23,3 +23,10 @@
 /* bindgen takes no macro that is an expression for a constant; see the kernel's own helper. */
 static const u64 KVM_SEV_CONST_SVM_MISC_ENABLE_SEV = SVM_MISC_ENABLE_SEV;
 static const u64 KVM_SEV_CONST_SVM_SEV_FEAT_DEBUG_SWAP = SVM_SEV_FEAT_DEBUG_SWAP;
+static const u64 KVM_SEV_CONST_SVM_MISC_ENABLE_SEV_ES = SVM_MISC_ENABLE_SEV_ES;
+static const unsigned int KVM_SEV_CONST_ALLOWED_FEATURES_VALID_BIT =
+	__builtin_ctzll(VMCB_ALLOWED_SEV_FEATURES_VALID);
+static const u64 KVM_SEV_CONST_HV_FT_SNP = GHCB_HV_FT_SNP;
+static const u64 KVM_SEV_CONST_HV_FT_SNP_AP_CREATION = GHCB_HV_FT_SNP_AP_CREATION;
+static const unsigned int KVM_SEV_CONST_MSR_TYPE_R = MSR_TYPE_R;
+static const unsigned int KVM_SEV_CONST_MSR_TYPE_RW = MSR_TYPE_RW;

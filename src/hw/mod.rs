@@ -8,3 +8,4 @@ pub(crate) mod cache;
 pub(crate) mod kind;
 pub(crate) mod page;
 pub(crate) mod runs;
+pub(crate) mod x87;

@@ -7,8 +7,9 @@ use core::ptr::NonNull;
 
 use kernel::prelude::*;
 
-use crate::ffi::bindings;
+use crate::ffi::bindings::{self, sev_es_save_area};
 use crate::hw::addr::{PspAddr, PAGE_SIZE};
+use crate::hw::asid::Asid;
 
 /// Allocates a zeroed page for a VMCB, a VMSA or an AVIC backing page.
 ///
@@ -55,5 +56,81 @@ impl Drop for FirmwarePage {
     fn drop(&mut self) {
         // SAFETY: By the type invariant; the driver reclaims the page, or leaks it if it cannot.
         unsafe { bindings::snp_free_firmware_page(self.0.as_ptr().cast()) }
+    }
+}
+
+/// A page for the registers of a SEV-ES guest's vCPU, or a copy of them.
+///
+/// # Invariants
+///
+/// The pointer is that of a page, whose owner this is.
+pub(crate) struct SaveArea(NonNull<sev_es_save_area>);
+
+impl SaveArea {
+    /// A zeroed page. ENOMEM. May sleep.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: No requirements; the context may sleep.
+        let page = unsafe { bindings::kvm_sev_alloc_vmsa() };
+        // INVARIANT: A non-null result is ours.
+        NonNull::new(page.cast()).map(Self).ok_or(ENOMEM)
+    }
+
+    /// Gives the page away.
+    pub(crate) fn into_raw(self) -> *mut sev_es_save_area {
+        core::mem::ManuallyDrop::new(self).as_ptr()
+    }
+
+    /// # Safety
+    ///
+    /// `page` must have come from [`SaveArea::into_raw`] and not be used any more.
+    pub(crate) unsafe fn from_raw(page: *mut sev_es_save_area) -> Option<Self> {
+        // INVARIANT: By the contract.
+        NonNull::new(page).map(Self)
+    }
+
+    /// For C code.
+    pub(crate) fn as_ptr(&self) -> *mut sev_es_save_area {
+        self.0.as_ptr()
+    }
+
+    /// The registers, all of them 0, and nothing else in the page.
+    pub(crate) fn zeroed(&mut self) -> &mut sev_es_save_area {
+        // SAFETY: The page is ours, and all fields may be 0. Nobody else has a reference, as `self`
+        // is borrowed exclusively.
+        unsafe {
+            self.as_ptr().cast::<u8>().write_bytes(0, PAGE_SIZE);
+            self.0.as_mut()
+        }
+    }
+
+    /// The address for the processor, which uses the guest's key.
+    pub(crate) fn guest_address(&self) -> PspAddr {
+        // SAFETY: The pointer is one of the kernel's direct map.
+        PspAddr::new(unsafe { bindings::kvm_sev_pa(self.as_ptr().cast()) })
+    }
+
+    /// The address for the firmware.
+    pub(crate) fn address(&self) -> PspAddr {
+        // SAFETY: The pointer is one of the kernel's direct map.
+        PspAddr::new(unsafe { bindings::kvm_sev_psp_pa(self.as_ptr().cast()) })
+    }
+
+    /// Writes back and drops what CPU caches hold of the host's view of the page.
+    pub(crate) fn flush_caches(&self) {
+        // SAFETY: The page is ours.
+        unsafe { bindings::clflush_cache_range(self.as_ptr().cast(), PAGE_SIZE as u32) }
+    }
+
+    /// The same for a guest's view of it. False if the processor refused.
+    pub(crate) fn flush_guest_caches(&self, asid: Asid) -> bool {
+        // SAFETY: The page is ours, and in the kernel's direct map.
+        unsafe { bindings::kvm_sev_flush_encrypted_page(self.as_ptr().cast(), asid.get()) }
+    }
+}
+
+impl Drop for SaveArea {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::free_pages(self.as_ptr() as usize, 0) }
     }
 }

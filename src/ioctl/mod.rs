@@ -14,6 +14,7 @@ mod report;
 mod secret;
 mod send;
 mod transfer;
+mod vmsa;
 
 use kernel::prelude::*;
 
@@ -48,6 +49,7 @@ fn handler(id: u32) -> Option<Handler> {
         b::sev_cmd_id_KVM_SEV_INIT2 => init::init2,
         b::sev_cmd_id_KVM_SEV_LAUNCH_START => launch::start,
         b::sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_DATA => launch::update_data,
+        b::sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_VMSA => vmsa::update,
         b::sev_cmd_id_KVM_SEV_LAUNCH_MEASURE => report::measure,
         b::sev_cmd_id_KVM_SEV_LAUNCH_SECRET => secret::inject,
         b::sev_cmd_id_KVM_SEV_LAUNCH_FINISH => launch::finish,
@@ -65,9 +67,9 @@ fn handler(id: u32) -> Option<Handler> {
         b::sev_cmd_id_KVM_SEV_RECEIVE_FINISH => receive::finish,
 
         // Not served yet. Upstream's answer where it does not serve them either.
-        b::sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_VMSA
-        | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_START
-        | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH => |_, _| Err(ENOTTY),
+        b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_START | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH => {
+            |_, _| Err(ENOTTY)
+        }
         // The same, but these have always answered otherwise.
         b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE | b::sev_cmd_id_KVM_SEV_SNP_ENABLE_REQ_CERTS => {
             |_, _| Err(EINVAL)

@@ -51,14 +51,16 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
         return Err(EINVAL);
     }
     let source = two.source.binding().ok_or(EINVAL)?;
-    if source.context().kind() == Kind::SevEs {
-        return Err(ENODEV);
-    }
+    let kind = source.context().kind();
     let charge = source.charge_current()?;
     let mut state = SevVm::new()?;
 
     let to = AllVcpus::lock(&two.destination)?;
     let mut from = Frozen::new(&mut two.source)?;
+
+    if kind == Kind::SevEs && !can_take_registers(&to, from.vcpus()) {
+        return Err(EINVAL);
+    }
 
     // Nothing fails from here on. First of all the source's CPUs forget the guest's memory: when it
     // is reclaimed, only the destination's will be asked to.
@@ -72,8 +74,18 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
     state.bind(binding);
     to.vm().become_sev(state)?;
     for vcpu in to.iter() {
-        vcpu::init_vmcb(vcpu);
+        vcpu::init_vmcb(vcpu, false);
+    }
+    if kind == Kind::SevEs {
+        for (vcpu, source) in to.iter().zip(from.vcpus().iter()) {
+            vcpu::transfer(vcpu, source)?;
+        }
     }
     from.vcpus().vm().retract_sev();
     Ok(())
+}
+
+/// Whether each vCPU can take over the encrypted registers of another one.
+fn can_take_registers(to: &AllVcpus<'_, '_>, from: &AllVcpus<'_, '_>) -> bool {
+    to.count() == from.count() && from.iter().all(|vcpu| vcpu.is_protected())
 }

@@ -16,6 +16,10 @@ pub(crate) enum Feature {
     /// Debug registers of a guest are swapped by VMRUN and #VMEXIT.
     DebugSwap,
     NoNestedDataBreakpoints,
+    /// TSC_AUX is switched by VMRUN and #VMEXIT.
+    VirtualTscAux,
+    /// The VMCB says what a save area may ask for.
+    AllowedSevFeatures,
 }
 
 impl Feature {
@@ -28,6 +32,8 @@ impl Feature {
             Feature::FlushByAsid => bindings::X86_FEATURE_FLUSHBYASID,
             Feature::DebugSwap => bindings::X86_FEATURE_DEBUG_SWAP,
             Feature::NoNestedDataBreakpoints => bindings::X86_FEATURE_NO_NESTED_DATA_BP,
+            Feature::VirtualTscAux => bindings::X86_FEATURE_V_TSC_AUX,
+            Feature::AllowedSevFeatures => bindings::X86_FEATURE_ALLOWED_SEV_FEATURES,
         }
     }
 
@@ -52,6 +58,17 @@ pub(crate) fn cpuid_sev() -> (u32, u32, u32) {
     // SAFETY: The pointers are valid for the call.
     unsafe { bindings::cpuid(0x8000_001f, &mut eax, &mut ebx, &mut ecx, &mut edx) };
     (ebx, ecx, edx)
+}
+
+/// Position of the C-bit in page table entries.
+pub(crate) fn c_bit() -> u8 {
+    (cpuid_sev().0 & 0x3f) as u8
+}
+
+/// Whether the administrator wants to see the state of guests that KVM cannot run.
+pub(crate) fn dumps_invalid_state() -> bool {
+    // SAFETY: One byte, which the administrator can change at any time.
+    unsafe { (&raw const bindings::dump_invalid_vmcb).read_volatile() }
 }
 
 /// Whether KVM uses nested paging and next-RIP saving, without which there is no SEV.

@@ -13,6 +13,8 @@ use crate::vm::{Binding, SevVm};
 /// Exceptions that KVM intercepts for ordinary guests.
 #[derive(Clone, Copy)]
 pub(crate) enum Exception {
+    /// #DB
+    Debug = 1,
     /// #UD
     InvalidOpcode = 6,
     /// #GP
@@ -37,11 +39,30 @@ impl Vcpu {
         unsafe { &*svm.cast() }
     }
 
-    fn as_raw(&self) -> *mut bindings::vcpu_svm {
+    /// # Safety
+    ///
+    /// As for [`Vcpu::from_raw`].
+    pub(crate) unsafe fn from_kvm<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
+        // SAFETY: All vCPUs of this module are embedded in a `struct vcpu_svm`.
+        unsafe { Self::from_raw(kernel::container_of!(vcpu, bindings::vcpu_svm, vcpu)) }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::vcpu_svm {
         self.0.get()
     }
 
-    fn vmcb(&self) -> *mut bindings::vmcb {
+    pub(super) fn as_kvm_vcpu(&self) -> *mut bindings::kvm_vcpu {
+        // SAFETY: The vCPU is alive.
+        unsafe { &raw mut (*self.as_raw()).vcpu }
+    }
+
+    /// The number that userspace gave it.
+    pub(crate) fn id(&self) -> u32 {
+        // SAFETY: The vCPU is alive; the number is not negative.
+        unsafe { (*self.as_raw()).vcpu.vcpu_id as u32 }
+    }
+
+    pub(super) fn vmcb(&self) -> *mut bindings::vmcb {
         // SAFETY: The vCPU is alive; the pointer is set when the vCPU is created.
         unsafe { (*self.as_raw()).vmcb }
     }
@@ -75,6 +96,18 @@ impl Vcpu {
                 .as_ref()
                 .map(|leaf| leaf.ebx & 0x3f)
         }
+    }
+
+    /// Whether the guest may use RDTSCP or RDPID, which read TSC_AUX.
+    pub(crate) fn has_tsc_aux(&self) -> bool {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { bindings::kvm_sev_guest_has_tsc_aux(self.as_kvm_vcpu()) }
+    }
+
+    /// Whether the guest may use XSAVES, which needs XSS, and its CPUID says so.
+    pub(crate) fn has_xsaves(&self) -> bool {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { bindings::kvm_sev_guest_has_xsaves(self.as_kvm_vcpu()) }
     }
 
     /// The C-bit is no reserved bit of the guest's CR3.
@@ -112,6 +145,11 @@ impl<'a> VmrunCtx<'a> {
     /// See [`Vcpu::bound`].
     pub(crate) fn bound(&self) -> Option<(&'a SevVm, &'a Binding)> {
         self.vcpu.bound()
+    }
+
+    /// See [`Vcpu::has_vmsa`].
+    pub(crate) fn has_vmsa(&self) -> bool {
+        self.vcpu.has_vmsa()
     }
 
     /// Number of this CPU.

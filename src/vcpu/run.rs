@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The way into the guest. Interrupts are off: nothing here allocates or sleeps.
+//! The way into the guest. Interrupts or preemption are off: nothing here allocates or sleeps.
 
 use kernel::prelude::*;
 
-use crate::kvm::vcpu::VmrunCtx;
+use super::es::Hold;
+use super::setup::swaps_debug_registers;
+use crate::hw::kind::Kind;
+use crate::kvm::host_state::HostSaveArea;
+use crate::kvm::vcpu::{Vcpu, VmrunCtx};
 
-/// Prepares VMRUN of a SEV guest. EINVAL if the VM has no encryption context.
+/// Prepares VMRUN of a SEV guest. EINVAL if the VM has no encryption context, or the vCPU no
+/// registers.
 pub(crate) fn prepare(ctx: &VmrunCtx<'_>) -> Result {
     let (sev, binding) = ctx.bound().ok_or(EINVAL)?;
     let context = binding.context();
+
+    if context.kind() == Kind::SevEs && !ctx.has_vmsa() {
+        return Err(EINVAL);
+    }
 
     // Before the guest can dirty this CPU's caches.
     sev.run_cpus().add(ctx.cpu());
@@ -20,4 +29,23 @@ pub(crate) fn prepare(ctx: &VmrunCtx<'_>) -> Result {
         ctx.flush_asid_from_tlb();
     }
     Ok(())
+}
+
+/// Saves what the processor loads when it leaves the guest, but does not save when it enters it.
+pub(crate) fn prepare_switch(vcpu: &Vcpu, host: &HostSaveArea) {
+    host.save();
+    if vcpu
+        .binding()
+        .is_some_and(|binding| swaps_debug_registers(binding.context().params()))
+    {
+        host.save_debug_masks();
+    }
+}
+
+/// The guest runs on after an exit that it caused itself.
+pub(crate) fn resume(vcpu: &Vcpu) {
+    if let Some(es) = vcpu.es() {
+        es.set_hold(Hold::None);
+    }
+    vcpu.unmap_ghcb();
 }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Exits that a guest with protected registers causes itself, by VMGEXIT.
+//!
+//! ```text
+//!   GHCB MSR --+-- a request ------------------> msr.rs ---> answered in the MSR
+//!              '-- an address: mapped, copied --> decoded --> event.rs --> answered in the GHCB
+//! ```
+//!
+//! What is decided, is decided on the copy. The GHCB stays mapped until the guest runs on, which
+//! can be after a detour through userspace; only then it gets results.
+//!
+//! Locks: the vCPU's mutex and KVM's SRCU lock are held by the caller.
+
+mod event;
+mod msr;
+
+use kernel::prelude::*;
+
+pub(crate) use self::event::string_io;
+use crate::ghcb::msr::Request;
+use crate::ghcb::snapshot::{Refusal, Snapshot};
+use crate::kvm::exit::Next;
+use crate::kvm::registers::Gpr;
+use crate::kvm::vcpu::Vcpu;
+use crate::kvm::{host, log};
+use crate::vcpu::EsVcpu;
+use crate::vm::Binding;
+
+/// A vCPU that was left, and all that an exit can be about.
+struct Exited<'a> {
+    vcpu: &'a Vcpu,
+    es: &'a EsVcpu,
+    binding: &'a Binding,
+}
+
+impl<'a> Exited<'a> {
+    /// EINVAL for a vCPU whose registers are not protected.
+    fn new(vcpu: &'a Vcpu) -> Result<Self> {
+        Ok(Self {
+            vcpu,
+            es: vcpu.es().ok_or(EINVAL)?,
+            binding: vcpu.binding().ok_or(EINVAL)?,
+        })
+    }
+
+    /// Answers in the GHCB, with `data` for the guest.
+    fn succeed(&self, data: u64) {
+        self.es
+            .exchange()
+            .with_ghcb(|ghcb| ghcb.answer_success(data));
+    }
+
+    /// Answers in the GHCB, with the reason.
+    fn refuse(&self, refusal: Refusal) {
+        self.es
+            .exchange()
+            .with_ghcb(|ghcb| ghcb.answer_malformed(refusal.code()));
+    }
+
+    /// Tells KVM the registers that the guest shows, and that it does not show any others.
+    fn load_registers(&self, guest: &Snapshot) {
+        let vcpu = self.vcpu;
+
+        vcpu.clear_registers();
+        vcpu.set_register(Gpr::Rax, guest.rax.or_zero());
+        vcpu.set_register(Gpr::Rbx, guest.rbx.or_zero());
+        vcpu.set_register(Gpr::Rcx, guest.rcx.or_zero());
+        vcpu.set_register(Gpr::Rdx, guest.rdx.or_zero());
+        vcpu.set_register(Gpr::Rsi, guest.rsi.or_zero());
+        // One byte in the GHCB.
+        vcpu.set_cpl(guest.cpl.or_zero() as u8);
+        if let Some(xcr0) = guest.xcr0.get() {
+            vcpu.set_xcr0(xcr0);
+        }
+        if let Some(xss) = guest.xss.get() {
+            vcpu.set_xss(xss);
+        }
+        vcpu.set_exit(
+            guest.exit_code.raw(),
+            guest.exit_info_1.raw(),
+            guest.exit_info_2.raw(),
+        );
+        self.es.set_scratch(guest.scratch.or_zero());
+    }
+}
+
+/// Serves an exit. Errors go to userspace as the result of `KVM_RUN`.
+pub(crate) fn handle(vcpu: &Vcpu) -> Result<Next> {
+    let exited = Exited::new(vcpu)?;
+    let value = vcpu.ghcb_msr();
+
+    if let Some(request) = Request::decode(value) {
+        vcpu.trace_msr_enter();
+        let result = msr::serve(&exited, request);
+        vcpu.trace_msr_exit(result);
+        return result;
+    }
+
+    // Without a GHCB there is nowhere to complain.
+    if value == 0 || vcpu.map_ghcb(value).is_err() {
+        if log::allowed() {
+            pr_err!("SEV: vCPU {}: there is no GHCB at {value:#x}\n", vcpu.id());
+        }
+        return Ok(Next::Guest);
+    }
+    let Some(guest) = exited.es.exchange().with_ghcb(|ghcb| {
+        ghcb.trace_enter(vcpu);
+        ghcb.snapshot()
+    }) else {
+        return Err(EINVAL);
+    };
+    exited.load_registers(&guest);
+
+    match guest.decode(exited.binding.context().params().ghcb_version()) {
+        Ok(exit) => {
+            // Handlers that fail change it.
+            exited.succeed(0);
+            event::serve(&exited, exit)
+        }
+        Err(refusal) => {
+            report(vcpu, &guest, refusal);
+            exited.refuse(refusal);
+            Ok(Next::Guest)
+        }
+    }
+}
+
+/// Writes a line about an exit that is not served into the log.
+fn report(vcpu: &Vcpu, guest: &Snapshot, refusal: Refusal) {
+    if !log::allowed() {
+        return;
+    }
+    let (code, info_1, info_2) = (
+        guest.exit_code.raw(),
+        guest.exit_info_1.raw(),
+        guest.exit_info_2.raw(),
+    );
+    pr_err!(
+        "SEV: vCPU {}: exit {code:#x} ({info_1:#x}, {info_2:#x}) refused: {refusal:?}\n",
+        vcpu.id()
+    );
+    if host::dumps_invalid_state() {
+        pr_err!("SEV: vCPU {}: {guest:x?}\n", vcpu.id());
+    }
+}
