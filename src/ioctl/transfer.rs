@@ -85,7 +85,10 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
     Ok(())
 }
 
-/// Whether each vCPU can take over the encrypted registers of another one.
+/// Whether each vCPU can take over the encrypted registers of another one, as [`vcpu::transfer`]
+/// wants it.
 fn can_take_registers(to: &AllVcpus<'_, '_>, from: &AllVcpus<'_, '_>) -> bool {
-    to.count() == from.count() && from.iter().all(|vcpu| vcpu.is_protected())
+    to.count() == from.count()
+        && from.iter().all(|vcpu| vcpu.is_protected())
+        && to.iter().all(|vcpu| vcpu.es().is_none())
 }
