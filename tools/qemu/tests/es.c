@@ -4,7 +4,6 @@
  * hypervisor gets to know.
  *
  * es [debug-swap]    two vCPUs, at the same time on two CPUs; es_guest.S is what they run
- * es unsealed        a vCPU whose registers were not made a VMSA must not run
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -172,7 +171,7 @@ static void check_trace(void)
 
 static void run_both(uint64_t features)
 {
-	struct guest *guest = guest_start_es(es_guest, es_guest_end - es_guest, VCPUS, features, 1);
+	struct guest *guest = guest_start_es(es_guest, es_guest_end - es_guest, VCPUS, features);
 	struct vcpu_run vcpus[VCPUS] = { };
 	pthread_barrier_t barrier;
 	pthread_t threads[VCPUS];
@@ -216,22 +215,8 @@ static void run_both(uint64_t features)
 	guest_end(guest);
 }
 
-static void run_unsealed(void)
-{
-	struct guest *guest = guest_start_es(es_guest, es_guest_end - es_guest, 1, 0, 0);
-	uint32_t reason = guest_run(guest, 0);
-
-	report(reason == KVM_EXIT_FAIL_ENTRY, "VMRUN fails (exit reason %u)", reason);
-	guest_end(guest);
-}
-
 int main(int argc, char **argv)
 {
-	const char *what = argc > 1 ? argv[1] : "";
-
-	if (!strcmp(what, "unsealed"))
-		run_unsealed();
-	else
-		run_both(strcmp(what, "debug-swap") ? 0 : DEBUG_SWAP);
+	run_both(argc > 1 && !strcmp(argv[1], "debug-swap") ? DEBUG_SWAP : 0);
 	return failures() != 0;
 }

@@ -113,7 +113,7 @@ static void set_registers(int fd, unsigned int number, uint64_t features)
 }
 
 static struct guest *start(const void *code, size_t code_size, unsigned int vcpus, int es,
-			   uint64_t features, int with_vmsas)
+			   uint64_t features)
 {
 	static struct {
 		struct kvm_cpuid2 header;
@@ -166,7 +166,7 @@ static struct guest *start(const void *code, size_t code_size, unsigned int vcpu
 	check(ioctl(guest->vm, KVM_MEMORY_ENCRYPT_REG_REGION, &region), "registering memory");
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_START, "KVM_SEV_LAUNCH_START", &start);
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_UPDATE_DATA, "KVM_SEV_LAUNCH_UPDATE_DATA", &update);
-	if (with_vmsas)
+	if (es)
 		sev(guest, sev_fd, KVM_SEV_LAUNCH_UPDATE_VMSA, "KVM_SEV_LAUNCH_UPDATE_VMSA", NULL);
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_MEASURE, "KVM_SEV_LAUNCH_MEASURE", &measure);
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_FINISH, "KVM_SEV_LAUNCH_FINISH", NULL);
@@ -177,13 +177,13 @@ static struct guest *start(const void *code, size_t code_size, unsigned int vcpu
 
 struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus)
 {
-	return start(code, code_size, vcpus, 0, 0, 0);
+	return start(code, code_size, vcpus, 0, 0);
 }
 
 struct guest *guest_start_es(const void *code, size_t code_size, unsigned int vcpus,
-			     uint64_t features, int with_vmsas)
+			     uint64_t features)
 {
-	return start(code, code_size, vcpus, 1, features, with_vmsas);
+	return start(code, code_size, vcpus, 1, features);
 }
 
 void guest_end(struct guest *guest)

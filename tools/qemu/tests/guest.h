@@ -48,9 +48,9 @@ void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)
  */
 struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus);
 
-/* An SEV-ES guest, with SEV_FEATURES, also in RSI; its registers, or not, become VMSAs. */
+/* An SEV-ES guest, with SEV_FEATURES, also in RSI. */
 struct guest *guest_start_es(const void *code, size_t code_size, unsigned int vcpus,
-			     uint64_t features, int with_vmsas);
+			     uint64_t features);
 void guest_end(struct guest *guest);
 
 /* Runs a vCPU until it has to leave the kernel; the exit reason. */

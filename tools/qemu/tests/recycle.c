@@ -22,7 +22,7 @@ int main(int argc, char **argv)
 	unsigned int guests = argc > 1 ? atoi(argv[1]) : 0, ran = 0, i;
 
 	for (i = 0; i < guests; i++) {
-		struct guest *guest = guest_start_es(guest_code, guest_code_end - guest_code, 1, 0, 1);
+		struct guest *guest = guest_start_es(guest_code, guest_code_end - guest_code, 1, 0);
 
 		pin_to_cpu(i);
 		ran += guest_run(guest, 0) == KVM_EXIT_SYSTEM_EVENT;
