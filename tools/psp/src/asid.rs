@@ -78,18 +78,18 @@ impl AsidTable {
         }
     }
 
-    /// Releases a bound ASID: dirty until flushed, and every core owes a WBINVD.
-    pub fn unbind(&mut self, asid: Asid, ncpus: u32) {
+    /// Releases a bound ASID: dirty until flushed, and `cores` owe a WBINVD.
+    pub fn unbind(&mut self, asid: Asid, cores: BTreeSet<u32>) {
         if let Some(slot) = self.slot(asid) {
             *slot = Use::Dirty;
         }
-        self.unflushed_cores = (0..ncpus).collect();
+        self.unflushed_cores = cores;
     }
 
     /// After INIT, or when all guests go at once.
-    pub fn mark_all_dirty(&mut self, ncpus: u32) {
+    pub fn mark_all_dirty(&mut self, cores: BTreeSet<u32>) {
         self.uses.fill(Use::Dirty);
-        self.unflushed_cores = (0..ncpus).collect();
+        self.unflushed_cores = cores;
     }
 
     /// A core executed WBINVD.
@@ -151,7 +151,7 @@ mod tests {
         let asid = table.check_range(3, false).unwrap();
         table.bind(asid).unwrap();
         assert_eq!(table.bind(asid), Err(Status::ASID_OWNED));
-        table.unbind(asid, 2);
+        table.unbind(asid, BTreeSet::from([0, 1]));
         assert_eq!(table.bind(asid), Err(Status::DFFLUSH_REQUIRED));
         assert_eq!(table.flush(), Err(Status::WBINVD_REQUIRED));
         table.wbinvd(0);
@@ -169,7 +169,7 @@ mod tests {
         let asid = table.check_range(3, false).unwrap();
         table.bind(asid).unwrap();
         table.wbinvd(0);
-        table.unbind(asid, 1);
+        table.unbind(asid, BTreeSet::from([0]));
         assert_eq!(table.flush(), Err(Status::WBINVD_REQUIRED));
     }
 }

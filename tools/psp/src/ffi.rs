@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The C ABI between the machine's PSP device and this library, version 2. It mirrors
+//! The C ABI between the machine's PSP device and this library, version 3. It mirrors
 //! `include/hw/misc/sevfw.h` of the QEMU series. The only file with unsafe code.
 //!
 //! Contract with the device, on which every block below relies:
@@ -16,7 +16,7 @@ use crate::firmware::{Event, Firmware};
 use crate::host::{Host, HostError, Level};
 
 /// Version of the interface.
-pub const SEVFW_ABI: u32 = 2;
+pub const SEVFW_ABI: u32 = 3;
 
 const EVENT_RESET: u32 = 1;
 const EVENT_WBINVD: u32 = 2;
@@ -32,11 +32,13 @@ pub struct SevFwHost {
     pub mem_read: unsafe extern "C" fn(*mut c_void, u64, u32, *mut c_void, usize) -> c_int,
     pub mem_write: unsafe extern "C" fn(*mut c_void, u64, u32, *const c_void, usize) -> c_int,
     pub asid_key: unsafe extern "C" fn(*mut c_void, u32, *const u8) -> c_int,
+    pub vmsa_seal: unsafe extern "C" fn(*mut c_void, u64, u32) -> c_int,
     pub rmp_init: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub rmp_get: unsafe extern "C" fn(*mut c_void, u64, *mut u64) -> c_int,
     pub rmp_set: unsafe extern "C" fn(*mut c_void, u64, *const u64) -> c_int,
     pub ncpus: unsafe extern "C" fn(*mut c_void) -> u32,
     pub msr_get: unsafe extern "C" fn(*mut c_void, u32, u32, *mut u64) -> c_int,
+    pub cpu_is_parked: unsafe extern "C" fn(*mut c_void, u32) -> u32,
     pub entropy: unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> c_int,
     pub log: unsafe extern "C" fn(*mut c_void, c_int, *const c_char, usize),
 }
@@ -80,6 +82,11 @@ impl Host for SevFwHost {
         check(unsafe { (self.asid_key)(self.opaque, asid, key) })
     }
 
+    fn vmsa_seal(&self, spa: u64, asid: u32) -> Result<(), HostError> {
+        // SAFETY: the device's contract.
+        check(unsafe { (self.vmsa_seal)(self.opaque, spa, asid) })
+    }
+
     fn rmp_init(&self) -> Result<(), HostError> {
         // SAFETY: the device's contract.
         check(unsafe { (self.rmp_init)(self.opaque) })
@@ -107,6 +114,11 @@ impl Host for SevFwHost {
         // SAFETY: `value` is what the function writes.
         check(unsafe { (self.msr_get)(self.opaque, cpu, msr, &raw mut value) })?;
         Ok(value)
+    }
+
+    fn cpu_is_parked(&self, cpu: u32) -> bool {
+        // SAFETY: the device's contract.
+        unsafe { (self.cpu_is_parked)(self.opaque, cpu) != 0 }
     }
 
     fn entropy(&self, buf: &mut [u8]) -> Result<(), HostError> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The firmware as a whole: what a command may touch, and how it is dispatched.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use rand_core::SeedableRng;
@@ -37,7 +38,7 @@ pub struct Reply {
 pub enum Event {
     /// The machine was reset: everything volatile is lost. Counters and armed faults stay.
     Reset,
-    /// A core executed WBINVD (or WBNOINVD, which also writes back).
+    /// A core executed WBINVD. WBNOINVD, which leaves lines in the caches, does not count.
     Wbinvd(u32),
 }
 
@@ -137,6 +138,17 @@ impl Firmware {
                 let _ = self.host.asid_key(asid.get(), None);
             }
         }
-        self.asids.mark_all_dirty(self.host.ncpus());
+        self.asids.mark_all_dirty(self.running_cores());
+    }
+
+    /// The cores that owe a WBINVD once an ASID is released.
+    ///
+    /// unspecified: what the firmware makes of cores that the system took offline. They cannot
+    /// execute WBINVD; what they executed before they halted is enough here, if they halted
+    /// before the release.
+    pub(crate) fn running_cores(&self) -> BTreeSet<u32> {
+        (0..self.host.ncpus())
+            .filter(|core| !self.host.cpu_is_parked(*core))
+            .collect()
     }
 }

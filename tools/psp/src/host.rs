@@ -26,6 +26,8 @@ pub trait Host {
     fn mem_write(&self, spa: u64, asid: u32, data: &[u8]) -> Result<(), HostError>;
     /// Installs or removes the memory encryption key of an ASID.
     fn asid_key(&self, asid: u32, key: Option<&[u8; 16]>) -> Result<(), HostError>;
+    /// Makes a page, encrypted with the key of `asid`, the VMSA of an SEV-ES guest.
+    fn vmsa_seal(&self, spa: u64, asid: u32) -> Result<(), HostError>;
     /// Sets every RMP entry to its default and protects the table itself.
     fn rmp_init(&self) -> Result<(), HostError>;
     /// The raw RMP entry of the 4 KiB page at `spa`.
@@ -36,6 +38,8 @@ pub trait Host {
     fn ncpus(&self) -> u32;
     /// A model-specific register of a core.
     fn msr_get(&self, cpu: u32, msr: u32) -> Result<u64, HostError>;
+    /// Whether a core has halted for good with nothing of an encrypted guest in its caches.
+    fn cpu_is_parked(&self, cpu: u32) -> bool;
     /// Fills `buf` with unpredictable bytes.
     fn entropy(&self, buf: &mut [u8]) -> Result<(), HostError>;
     /// Adds a line to the machine's log.

@@ -116,6 +116,13 @@ impl Memory {
         self.write_through(spa, asid.get(), data)
     }
 
+    /// Makes a page of guest memory a VMSA.
+    pub fn seal_vmsa(&self, spa: Spa, asid: Asid) -> Result {
+        self.host
+            .vmsa_seal(spa.0, asid.get())
+            .map_err(|_| Status::INVALID_ADDRESS)
+    }
+
     /// Reads a plain-data structure.
     pub fn read<T: FromBytes + FromZeros + IntoBytes>(&self, spa: Spa) -> Result<T> {
         let mut value = T::new_zeroed();

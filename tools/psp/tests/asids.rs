@@ -82,6 +82,28 @@ fn reuse_of_an_asid_takes_wbinvd_everywhere_and_df_flush() {
 }
 
 #[test]
+fn a_core_that_was_taken_offline_owes_no_wbinvd() {
+    let mut psp = Psp::ready("");
+    let handle = psp.launch_start(0).unwrap();
+    psp.activate(handle, 100).unwrap();
+    psp.machine.state().parked = vec![1];
+    psp.on("DEACTIVATE", handle).unwrap();
+    assert_eq!(psp.plain("DF_FLUSH"), Err(Status::WBINVD_REQUIRED));
+    psp.fw.event(Event::Wbinvd(0));
+    psp.plain("DF_FLUSH").unwrap();
+
+    // It comes back, and from then on it does.
+    psp.activate(handle, 100).unwrap();
+    psp.machine.state().parked.clear();
+    psp.on("DEACTIVATE", handle).unwrap();
+    psp.fw.event(Event::Wbinvd(0));
+    assert_eq!(psp.plain("DF_FLUSH"), Err(Status::WBINVD_REQUIRED));
+    // To halt now is too late.
+    psp.machine.state().parked = vec![1];
+    assert_eq!(psp.plain("DF_FLUSH"), Err(Status::WBINVD_REQUIRED));
+}
+
+#[test]
 fn contexts_are_bounded_and_come_back() {
     let mut psp = Psp::ready("slots=3");
     let handles: Vec<u32> = (0..3).map(|_| psp.launch_start(0).unwrap()).collect();

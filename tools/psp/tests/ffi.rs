@@ -63,6 +63,10 @@ unsafe extern "C" fn asid_key(_: *mut c_void, _: u32, _: *const u8) -> c_int {
     0
 }
 
+unsafe extern "C" fn vmsa_seal(_: *mut c_void, _: u64, _: u32) -> c_int {
+    -1
+}
+
 unsafe extern "C" fn rmp_init(_: *mut c_void) -> c_int {
     -1
 }
@@ -85,6 +89,10 @@ unsafe extern "C" fn msr_get(_: *mut c_void, _: u32, _: u32, value: *mut u64) ->
     0
 }
 
+unsafe extern "C" fn cpu_is_parked(_: *mut c_void, _: u32) -> u32 {
+    0
+}
+
 unsafe extern "C" fn entropy(_: *mut c_void, _: *mut c_void, _: usize) -> c_int {
     -1
 }
@@ -103,11 +111,13 @@ fn host(device: &mut Device) -> SevFwHost {
         mem_read,
         mem_write,
         asid_key,
+        vmsa_seal,
         rmp_init,
         rmp_get,
         rmp_set,
         ncpus,
         msr_get,
+        cpu_is_parked,
         entropy,
         log,
     }
@@ -141,15 +151,16 @@ fn control(fw: *mut SevFw, request: &str, size: usize) -> (String, usize) {
     (text.to_str().unwrap().into(), needed)
 }
 
-/// A struct of 2 u32, a pointer and ten functions on x86-64: sevfw.h.
+/// A struct of 2 u32, a pointer and twelve functions on x86-64: sevfw.h.
 #[test]
 fn layout_is_that_of_the_header() {
-    assert_eq!(size_of::<SevFwHost>(), 8 + 11 * 8);
+    assert_eq!(size_of::<SevFwHost>(), 8 + 13 * 8);
     assert_eq!(std::mem::offset_of!(SevFwHost, opaque), 8);
     assert_eq!(std::mem::offset_of!(SevFwHost, asid_key), 32);
-    assert_eq!(std::mem::offset_of!(SevFwHost, log), 88);
+    assert_eq!(std::mem::offset_of!(SevFwHost, cpu_is_parked), 88);
+    assert_eq!(std::mem::offset_of!(SevFwHost, log), 104);
     assert_eq!(size_of::<SevFwReply>(), 8);
-    assert_eq!(sevfw_abi(), 2);
+    assert_eq!(sevfw_abi(), 3);
 }
 
 #[test]

@@ -336,7 +336,11 @@ fn vmsa_pages_are_whole_pages_of_es_guests() {
         update(&mut psp, GUEST + 16, 4096),
         Err(Status::INVALID_ADDRESS)
     );
+    assert_eq!(psp.machine.look().sealed, []);
+    psp.region("LAUNCH_UPDATE_DATA", handle, GUEST + 8192, 4096)
+        .unwrap();
     update(&mut psp, GUEST, 4096).unwrap();
+    assert_eq!(psp.machine.look().sealed, [(GUEST, 1)]);
 }
 
 #[test]

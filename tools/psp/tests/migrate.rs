@@ -136,6 +136,7 @@ fn a_guest_moves_with_its_memory_and_vmsa() {
         Status::SUCCESS
     );
     assert!(to.machine.get_guest(9, at, 4096) == [0x77; 4096]);
+    assert_eq!(to.machine.look().sealed, [(at, 9)]);
 
     from.on("SEND_FINISH", handle).unwrap();
     to.on("RECEIVE_FINISH", there).unwrap();

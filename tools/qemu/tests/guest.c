@@ -15,6 +15,7 @@
 
 #define PRESENT_WRITABLE	3ul
 #define LARGE			0x80ul
+#define POLICY_ES		4
 
 #define TIME_LIMIT		60	/* seconds, for each guest */
 
@@ -86,17 +87,18 @@ static void make_tables(struct guest *guest)
 	pdpt[GPA_MMIO >> 30] = GPA_MMIO | LARGE | PRESENT_WRITABLE;
 	pd[0] = (GPA_TABLES + 3 * PAGE) | C_BIT | PRESENT_WRITABLE;
 	for (gpa = 0; gpa < GUEST_SIZE; gpa += PAGE)
-		pt[gpa / PAGE] = gpa | PRESENT_WRITABLE | (gpa == GPA_SHARED ? 0 : C_BIT);
+		pt[gpa / PAGE] = gpa | PRESENT_WRITABLE |
+				 (gpa >= GPA_SHARED && gpa < GPA_SHARED + MAX_VCPUS * PAGE ? 0 : C_BIT);
 }
 
-static void set_registers(int fd, unsigned int number)
+static void set_registers(int fd, unsigned int number, uint64_t features)
 {
 	struct kvm_segment cs = { .limit = ~0u, .selector = 8, .type = 11, .present = 1,
 				  .s = 1, .l = 1, .g = 1 };
 	struct kvm_segment ds = { .limit = ~0u, .selector = 16, .type = 3, .present = 1,
 				  .s = 1, .db = 1, .g = 1 };
 	struct kvm_regs regs = { .rip = GPA_CODE, .rsp = GPA_STACK - number * PAGE,
-				 .rdi = number, .rflags = 2 };
+				 .rdi = number, .rsi = features, .rflags = 2 };
 	struct kvm_sregs sregs;
 
 	check(ioctl(fd, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
@@ -110,14 +112,15 @@ static void set_registers(int fd, unsigned int number)
 	check(ioctl(fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
 
-struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus)
+static struct guest *start(const void *code, size_t code_size, unsigned int vcpus, int es,
+			   uint64_t features)
 {
 	static struct {
 		struct kvm_cpuid2 header;
 		struct kvm_cpuid_entry2 entries[256];
 	} cpuid;
-	struct kvm_sev_init init = { };
-	struct kvm_sev_launch_start start = { };
+	struct kvm_sev_init init = { .vmsa_features = features };
+	struct kvm_sev_launch_start start = { .policy = es ? POLICY_ES : 0 };
 	struct kvm_sev_launch_update_data update = { .len = GPA_LAUNCHED };
 	uint8_t measurement[64];
 	struct kvm_sev_launch_measure measure = { .uaddr = (uintptr_t)measurement,
@@ -127,12 +130,13 @@ struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus
 	struct guest *guest = calloc(1, sizeof(*guest));
 	int kvm = check(open("/dev/kvm", O_RDWR), "/dev/kvm");
 	int sev_fd = check(open("/dev/sev", O_RDWR), "/dev/sev");
-	int run_size = check(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
 	unsigned int i;
 
 	/* A guest that makes no progress fails the test. */
 	alarm(TIME_LIMIT);
-	guest->vm = check(ioctl(kvm, KVM_CREATE_VM, KVM_X86_SEV_VM), "KVM_CREATE_VM");
+	guest->run_size = check(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
+	guest->vm = check(ioctl(kvm, KVM_CREATE_VM, es ? KVM_X86_SEV_ES_VM : KVM_X86_SEV_VM),
+			  "KVM_CREATE_VM");
 	guest->memfd = check(memfd_create("guest", 0), "memfd_create");
 	check(ftruncate(guest->memfd, GUEST_SIZE), "ftruncate");
 	guest->memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -152,20 +156,34 @@ struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus
 		struct vcpu *vcpu = &guest->vcpu[i];
 
 		vcpu->fd = check(ioctl(guest->vm, KVM_CREATE_VCPU, i), "KVM_CREATE_VCPU");
-		vcpu->run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+		vcpu->run = mmap(NULL, guest->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+				 vcpu->fd, 0);
 		if (vcpu->run == MAP_FAILED)
 			fail("mmap of a vCPU");
 		check(ioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid), "KVM_SET_CPUID2");
-		set_registers(vcpu->fd, i);
+		set_registers(vcpu->fd, i, features);
 	}
 	check(ioctl(guest->vm, KVM_MEMORY_ENCRYPT_REG_REGION, &region), "registering memory");
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_START, "KVM_SEV_LAUNCH_START", &start);
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_UPDATE_DATA, "KVM_SEV_LAUNCH_UPDATE_DATA", &update);
+	if (es)
+		sev(guest, sev_fd, KVM_SEV_LAUNCH_UPDATE_VMSA, "KVM_SEV_LAUNCH_UPDATE_VMSA", NULL);
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_MEASURE, "KVM_SEV_LAUNCH_MEASURE", &measure);
 	sev(guest, sev_fd, KVM_SEV_LAUNCH_FINISH, "KVM_SEV_LAUNCH_FINISH", NULL);
 	close(sev_fd);
 	close(kvm);
 	return guest;
+}
+
+struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus)
+{
+	return start(code, code_size, vcpus, 0, 0);
+}
+
+struct guest *guest_start_es(const void *code, size_t code_size, unsigned int vcpus,
+			     uint64_t features)
+{
+	return start(code, code_size, vcpus, 1, features);
 }
 
 void guest_end(struct guest *guest)
@@ -174,7 +192,7 @@ void guest_end(struct guest *guest)
 
 	for (i = 0; i < MAX_VCPUS; i++) {
 		if (guest->vcpu[i].run) {
-			munmap(guest->vcpu[i].run, PAGE);
+			munmap(guest->vcpu[i].run, guest->run_size);
 			close(guest->vcpu[i].fd);
 		}
 	}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The smallest SEV guest: 64-bit mode, one identity-mapped page table for 2 MiB
- * with the C-bit on every page but one, and code that is linked into the test.
+ * The smallest SEV or SEV-ES guest: 64-bit mode, one identity-mapped page table for
+ * 2 MiB with the C-bit on every page but those that are shared, and code that is
+ * linked into the test.
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -18,7 +19,7 @@
 #define GPA_TABLES	0x1000ul	/* to 0x4fff */
 #define GPA_CODE	0x10000ul	/* to 0x1ffff; encrypted at launch, as what precedes it */
 #define GPA_LAUNCHED	0x20000ul	/* end of what is encrypted at launch */
-#define GPA_SHARED	0x20000ul	/* the page without the C-bit */
+#define GPA_SHARED	0x20000ul	/* pages without the C-bit, one for each vCPU */
 #define GPA_DATA	0x30000ul
 #define GPA_STACK	0x50000ul	/* grows down; one page for each vCPU */
 #define GPA_MMIO	0x80000000ul	/* mapped, without the C-bit; not memory */
@@ -34,6 +35,7 @@ struct guest {
 	int vm;
 	int memfd;
 	uint8_t *memory;
+	size_t run_size;
 	struct vcpu vcpu[MAX_VCPUS];
 };
 
@@ -45,6 +47,10 @@ void fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)
  * RDI. Ends the test if anything fails.
  */
 struct guest *guest_start(const void *code, size_t code_size, unsigned int vcpus);
+
+/* An SEV-ES guest, with SEV_FEATURES, also in RSI. */
+struct guest *guest_start_es(const void *code, size_t code_size, unsigned int vcpus,
+			     uint64_t features);
 void guest_end(struct guest *guest);
 
 /* Runs a vCPU until it has to leave the kernel; the exit reason. */

@@ -20,7 +20,7 @@ fn bind(fw: &mut Firmware, handle: U32, asid: U32) -> Result {
     }
     fw.asids.bind(asid)?;
     if fw.host.asid_key(asid.get(), Some(&guest.vek)).is_err() {
-        fw.asids.unbind(asid, fw.host.ncpus());
+        fw.asids.unbind(asid, fw.running_cores());
         return Err(Status::HWERROR_PLATFORM);
     }
     guest.asid = Some(asid);
@@ -57,7 +57,7 @@ pub fn deactivate(fw: &mut Firmware, buffer: Spa) -> Result {
         .asid_key(asid.get(), None)
         .map_err(|_| Status::HWERROR_PLATFORM)?;
     guest.asid = None;
-    fw.asids.unbind(asid, fw.host.ncpus());
+    fw.asids.unbind(asid, fw.running_cores());
     Ok(())
 }
 

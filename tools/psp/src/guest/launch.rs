@@ -140,12 +140,13 @@ pub fn update_vmsa(fw: &mut Firmware, buffer: Spa) -> Result {
     if !guest.policy.es() {
         return Err(Status::POLICY_FAILURE);
     }
-    guest.active()?;
+    let asid = guest.active()?;
     if cmd.len.get() as usize != PAGE {
         return Err(Status::INVALID_LENGTH);
     }
     let spa = fw.mem.spa(cmd.address.get()).aligned(PAGE as u64)?;
-    import(fw, cmd.handle, spa, cmd.len.get())
+    import(fw, cmd.handle, spa, cmd.len.get())?;
+    fw.mem.seal_vmsa(spa, asid)
 }
 
 /// LAUNCH_MEASURE. With too short a buffer: the length, and the guest stays as it is.

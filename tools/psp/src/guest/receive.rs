@@ -4,6 +4,7 @@
 use super::launch::{enter, memory_key, session_keys};
 use super::policy::Policy;
 use super::{Guest, Phase, packet};
+use crate::asid::Asid;
 use crate::crypto::session::Context;
 use crate::firmware::Firmware;
 use crate::memory::Spa;
@@ -28,7 +29,8 @@ pub fn start(fw: &mut Firmware, buffer: Spa) -> Result {
     enter(fw, buffer, guest)
 }
 
-fn update(fw: &mut Firmware, cmd: &Packet, context: Context) -> Result {
+/// Writes a packet's data to guest memory; the ASID through whose key.
+fn update(fw: &mut Firmware, cmd: &Packet, context: Context) -> Result<Asid> {
     let guest = fw.guests.get(cmd.handle)?;
     let Phase::ReceiveUpdate { keys } = &guest.phase else {
         return Err(Status::INVALID_GUEST_STATE);
@@ -36,13 +38,14 @@ fn update(fw: &mut Firmware, cmd: &Packet, context: Context) -> Result {
     let asid = guest.active()?;
     packet::receive(&fw.mem, cmd, asid, |header, data| {
         keys.open(context, header, data, &[])
-    })
+    })?;
+    Ok(asid)
 }
 
 /// RECEIVE_UPDATE_DATA.
 pub fn update_data(fw: &mut Firmware, buffer: Spa) -> Result {
     let cmd: Packet = fw.mem.read(buffer)?;
-    update(fw, &cmd, Context::Data)
+    update(fw, &cmd, Context::Data).map(|_| ())
 }
 
 /// RECEIVE_UPDATE_VMSA. unspecified: the status for a guest without ES.
@@ -52,7 +55,9 @@ pub fn update_vmsa(fw: &mut Firmware, buffer: Spa) -> Result {
         return Err(Status::POLICY_FAILURE);
     }
     packet::check_vmsa(&fw.mem, &cmd)?;
-    update(fw, &cmd, Context::Vmsa)
+    let asid = update(fw, &cmd, Context::Vmsa)?;
+    let spa = fw.mem.spa(cmd.guest_address.get());
+    fw.mem.seal_vmsa(spa, asid)
 }
 
 /// RECEIVE_FINISH.

@@ -97,7 +97,7 @@ fn start(fw: &mut Firmware, flags: u32, tmr: (u64, u32), home: Home) -> Result {
     if let Home::Buffer(_) = home {
         fw.platform.reset_pending = false;
     }
-    fw.asids.mark_all_dirty(fw.host.ncpus());
+    fw.asids.mark_all_dirty(fw.running_cores());
     fw.platform.running = Some(Running { es, identity, home });
     Ok(())
 }

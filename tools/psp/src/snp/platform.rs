@@ -118,7 +118,7 @@ fn start(fw: &mut Firmware, init_rmp: bool, list: Option<Spa>) -> Result {
     if let Some(list) = list {
         fix_list(fw, list)?;
     }
-    fw.asids.mark_all_dirty(fw.host.ncpus());
+    fw.asids.mark_all_dirty(fw.running_cores());
     fw.snp.initialized = true;
     Ok(())
 }

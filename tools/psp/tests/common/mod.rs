@@ -37,6 +37,9 @@ pub struct State {
     pub keys: BTreeMap<u32, [u8; 16]>,
     pub rmp: BTreeMap<u64, [u64; 2]>,
     pub msrs: BTreeMap<(u32, u32), u64>,
+    /// Pages that were made VMSAs, with the ASID.
+    pub sealed: Vec<(u64, u32)>,
+    pub parked: Vec<u32>,
     pub log: Vec<String>,
     pub broken_keys: bool,
 }
@@ -65,6 +68,8 @@ impl Machine {
             keys: BTreeMap::new(),
             rmp: BTreeMap::new(),
             msrs,
+            sealed: Vec::new(),
+            parked: Vec::new(),
             log: Vec::new(),
             broken_keys: false,
         })))
@@ -143,6 +148,11 @@ impl Host for Machine {
         Ok(())
     }
 
+    fn vmsa_seal(&self, spa: u64, asid: u32) -> Result<(), HostError> {
+        self.state().sealed.push((spa, asid));
+        Ok(())
+    }
+
     fn rmp_init(&self) -> Result<(), HostError> {
         self.state().rmp.clear();
         Ok(())
@@ -169,6 +179,10 @@ impl Host for Machine {
 
     fn msr_get(&self, cpu: u32, msr: u32) -> Result<u64, HostError> {
         self.look().msrs.get(&(cpu, msr)).copied().ok_or(HostError)
+    }
+
+    fn cpu_is_parked(&self, cpu: u32) -> bool {
+        self.look().parked.contains(&cpu)
     }
 
     fn entropy(&self, buf: &mut [u8]) -> Result<(), HostError> {
