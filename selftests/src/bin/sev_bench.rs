@@ -143,10 +143,14 @@ fn launching(bench: &mut Bench) -> Result<()> {
         },
         |_, vm| good("LAUNCH_FINISH", vm.launch_finish()),
     )?;
-    bench.row("close of a launched VM", |host| Ok(Some(Vm::started(host, 0)?)), |_, vm| {
-        drop(vm.take());
-        Ok(())
-    })
+    bench.row(
+        "close of a launched VM",
+        |host| Ok(Some(Vm::started(host, 0)?)),
+        |_, vm| {
+            drop(vm.take());
+            Ok(())
+        },
+    )
 }
 
 fn running(bench: &mut Bench) -> Result<()> {
@@ -173,8 +177,11 @@ fn running(bench: &mut Bench) -> Result<()> {
     )?;
     bench.row("GET_ATTESTATION_REPORT", launched, |_, vm| {
         let mut blob = [0u8; 0xd0];
-        let mut report =
-            kvm_sev_attestation_report { uaddr: addr_of(&mut blob), len: 0xd0, ..Default::default() };
+        let mut report = kvm_sev_attestation_report {
+            uaddr: addr_of(&mut blob),
+            len: 0xd0,
+            ..Default::default()
+        };
         let id = sev_cmd_id_KVM_SEV_GET_ATTESTATION_REPORT;
         good("GET_ATTESTATION_REPORT", vm.command(id, addr_of(&mut report)))
     })?;
