@@ -72,6 +72,11 @@ impl Test<'_> {
         println!("# case {}.{case} {answer}", self.name);
     }
 
+    /// Records an answer of another kind without an expectation of its own.
+    pub fn observe(&mut self, case: &str, answer: impl Display) {
+        println!("# case {}.{case} {answer}", self.name);
+    }
+
     /// A remark for the reader; ignored by comparisons.
     pub fn note(&self, remark: impl Display) {
         println!("# note {remark}");

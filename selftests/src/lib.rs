@@ -9,6 +9,9 @@
 //! | [`vm`] | one VM: memory slot, commands, the launch sequence |
 //! | [`vcpu`] | a vCPU in 64-bit mode, run until it halts |
 //! | [`guest`] | guest programs and the guest's physical memory map |
+//! | [`es`] | SEV-ES VMs |
+//! | [`ghcb`] | layout, requests and answers of the GHCB |
+//! | [`step`] | an ES guest that makes one VMGEXIT at a time |
 //! | [`bad`] | arguments that commands have to refuse |
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
 //! | [`psp`] | the emulated PSP's control port: counters and faults |
@@ -18,6 +21,8 @@
 
 pub mod bad;
 pub mod cmd;
+pub mod es;
+pub mod ghcb;
 pub mod guest;
 pub mod host;
 pub mod kds;
@@ -25,6 +30,7 @@ pub mod ktap;
 pub mod mem;
 pub mod psp;
 pub mod state;
+pub mod step;
 pub mod tenant;
 pub mod vcpu;
 pub mod vm;
