@@ -83,13 +83,14 @@ impl Setup {
     /// A VM ready to run, with one vCPU for each element of `vcpus`: its arguments.
     pub fn launch(&self, host: &Host, guest: impl Into<Guest>, vcpus: &[[u64; 4]]) -> Result<Vm> {
         let mut vm = self.start(host)?;
-        finish(&mut vm, host, guest.into(), vcpus)?;
+        prepare(&mut vm, host, guest.into(), vcpus)?;
+        seal(&vm)?;
         Ok(vm)
     }
 }
 
-/// Everything between LAUNCH_START and the first run.
-pub fn finish(vm: &mut Vm, host: &Host, guest: Guest, vcpus: &[[u64; 4]]) -> Result<()> {
+/// Loads `guest` and adds a vCPU for each element of `vcpus`; nothing is encrypted yet.
+pub fn prepare(vm: &mut Vm, host: &Host, guest: Guest, vcpus: &[[u64; 4]]) -> Result<()> {
     vm.load(guest.program);
     for args in vcpus {
         vm.add_vcpu(host, *args)?;
@@ -99,6 +100,11 @@ pub fn finish(vm: &mut Vm, host: &Host, guest: Guest, vcpus: &[[u64; 4]]) -> Res
         write_tables(&vm.memory);
         vm.vcpus.iter_mut().try_for_each(use_tables)?;
     }
+    Ok(())
+}
+
+/// Encrypts memory and vCPUs, and ends the launch.
+pub fn seal(vm: &Vm) -> Result<()> {
     vm.encrypt(guest::LAUNCHED)?;
     let answer = update_vmsa(vm);
     ensure!(answer.is_ok(), "KVM_SEV_LAUNCH_UPDATE_VMSA: {answer}");

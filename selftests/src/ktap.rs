@@ -88,7 +88,8 @@ impl Test<'_> {
     }
 }
 
-/// Runs `tests` of binary `suite` in order, or those named on the command line.
+/// Runs `tests` of binary `suite` in order, or those named on the command line (arguments that
+/// begin with a dash are the suite's own).
 pub fn run(suite: &str, tests: &[(&str, Function)]) -> ExitCode {
     run_all(suite, tests, true)
 }
@@ -99,7 +100,7 @@ pub fn run_leaking(suite: &str, tests: &[(&str, Function)]) -> ExitCode {
 }
 
 fn run_all(suite: &str, tests: &[(&str, Function)], clean: bool) -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let chosen: Vec<_> = tests
         .iter()
         .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))

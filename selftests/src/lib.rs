@@ -10,7 +10,9 @@
 //! | [`vcpu`] | a vCPU in 64-bit mode, run until it halts |
 //! | [`guest`] | guest programs and the guest's physical memory map |
 //! | [`es`] | SEV-ES VMs |
+//! | [`es_guest`] | programs of ES guests with a #VC handler |
 //! | [`ghcb`] | layout, requests and answers of the GHCB |
+//! | [`hostile`] | hostile VMGEXITs from a seed |
 //! | [`step`] | an ES guest that makes one VMGEXIT at a time |
 //! | [`bad`] | arguments that commands have to refuse |
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
@@ -22,9 +24,11 @@
 pub mod bad;
 pub mod cmd;
 pub mod es;
+pub mod es_guest;
 pub mod ghcb;
 pub mod guest;
 pub mod host;
+pub mod hostile;
 pub mod kds;
 pub mod ktap;
 pub mod mem;

@@ -190,15 +190,7 @@ impl Stepper {
 
     /// One VMGEXIT with both: `ghcb` is in memory, whether or not `msr` is its address.
     pub fn step_with(&mut self, ghcb: &Ghcb, msr: u64) -> Result<Outcome> {
-        let memory = &self.vm.memory;
-        memory.write(GHCB as usize, &ghcb.0);
-        let pattern = |offset: u64| offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for offset in (OUTSIDE..OUTSIDE_END).step_by(8) {
-            memory.write_u64(offset as usize, pattern(offset));
-        }
-        memory.write_u64(MAILBOX as usize, msr);
-        memory.write_u64(MAILBOX as usize + 8, 0);
-        memory.write_u64(MAILBOX as usize + 24, 0);
+        self.post(ghcb, msr);
         let exits = self.run()?;
         let memory = &self.vm.memory;
         let (mut digest, mut changed) = (Digest::default(), false);
@@ -216,6 +208,23 @@ impl Stepper {
             exceptions: memory.read_u64(MAILBOX as usize + 24),
             outside: changed.then_some(digest),
         })
+    }
+
+    /// Starts a step and leaves the guest at its first exit to userspace, which is returned.
+    pub fn begin(&mut self, ghcb: &Ghcb) -> Result<String> {
+        self.post(ghcb, GHCB);
+        one_exit(&mut self.vm, 0)
+    }
+
+    fn post(&self, ghcb: &Ghcb, msr: u64) {
+        let memory = &self.vm.memory;
+        memory.write(GHCB as usize, &ghcb.0);
+        for offset in (OUTSIDE..OUTSIDE_END).step_by(8) {
+            memory.write_u64(offset as usize, pattern(offset));
+        }
+        memory.write_u64(MAILBOX as usize, msr);
+        memory.write_u64(MAILBOX as usize + 8, 0);
+        memory.write_u64(MAILBOX as usize + 24, 0);
     }
 
     /// Runs the guest until it has made a step; the exits on the way.
@@ -249,12 +258,17 @@ impl Stepper {
     }
 }
 
-/// Binds the calling thread to CPU 0: some CPUID leaves hold the number of the CPU that asks
+/// What the pages at [`OUTSIDE`] hold before every step.
+fn pattern(offset: u64) -> u64 {
+    offset.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Binds the calling thread to one CPU. Some CPUID leaves hold the number of the CPU that asks
 /// for them, so that otherwise the answers vary.
-pub fn stay_on_first_cpu() -> Result<()> {
-    let mut first = CpuSet::new();
-    first.set(0)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &first)?)
+pub fn stay_on_cpu(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -12,7 +12,7 @@ use sev_vm::ghcb::{BUFFER, FIELDS, Field, Ghcb, answer, exit, ioio};
 use sev_vm::guest;
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
-use sev_vm::step::{GHCB, NO_EXIT, Stepper, done, refused, stay_on_first_cpu};
+use sev_vm::step::{GHCB, NO_EXIT, Stepper, done, refused, stay_on_cpu};
 
 const SCRATCH: u64 = GHCB + BUFFER as u64;
 const MMIO: u64 = guest::MMIO.start;
@@ -278,7 +278,7 @@ fn msrs(t: &mut Test) -> Result<()> {
 /// CPUID depends on XCR0 and XSS of the request; hostile values change nothing.
 fn cpuid(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
-    stay_on_first_cpu()?;
+    stay_on_cpu(0)?;
     let mut guest = Stepper::new(&host, Setup::default())?;
     for (leaf, index) in
         [(0, 0), (1, 0), (7, 0), (0xd, 0), (0xd, 1), (0xd, 2), (0xd, 62), (0x8000_001f, 0)]

@@ -13,7 +13,7 @@ use sev_vm::ghcb::INFO;
 use sev_vm::guest;
 use sev_vm::host::{EncryptionLeaf, Host};
 use sev_vm::ktap::{self, Test};
-use sev_vm::step::{Digest, NO_EXIT, Stepper, stay_on_first_cpu};
+use sev_vm::step::{Digest, NO_EXIT, Stepper, stay_on_cpu};
 
 /// Requests and their answers (publication 56421, GHCB MSR protocol).
 mod code {
@@ -136,7 +136,7 @@ fn data_bits(t: &mut Test) -> Result<()> {
 /// CPUID by the MSR: what was given to `KVM_SET_CPUID2`, with ECX = 0.
 fn cpuid(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
-    stay_on_first_cpu()?;
+    stay_on_cpu(0)?;
     let table = host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     let mut guest = Stepper::new(&host, Setup::default())?;
     // These hold sizes and features that depend on the vCPU's state.
