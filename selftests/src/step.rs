@@ -191,7 +191,16 @@ impl Stepper {
     /// One VMGEXIT with both: `ghcb` is in memory, whether or not `msr` is its address.
     pub fn step_with(&mut self, ghcb: &Ghcb, msr: u64) -> Result<Outcome> {
         self.post(ghcb, msr);
-        let exits = self.run()?;
+        self.end(ghcb, msr, 0)
+    }
+
+    /// Lets a step that [`Stepper::begin`] began with `ghcb` come to its end.
+    pub fn complete(&mut self, ghcb: &Ghcb) -> Result<Outcome> {
+        self.end(ghcb, GHCB, 1)
+    }
+
+    fn end(&mut self, ghcb: &Ghcb, msr: u64, answered: u32) -> Result<Outcome> {
+        let exits = self.run(answered)?;
         let memory = &self.vm.memory;
         let (mut digest, mut changed) = (Digest::default(), false);
         for offset in (OUTSIDE..OUTSIDE_END).step_by(8) {
@@ -227,12 +236,12 @@ impl Stepper {
         memory.write_u64(MAILBOX as usize + 24, 0);
     }
 
-    /// Runs the guest until it has made a step; the exits on the way.
-    fn run(&mut self) -> Result<String> {
+    /// Runs the guest until it has made a step; the exits on the way, after `answered` others.
+    fn run(&mut self, answered: u32) -> Result<String> {
         let mut seen = String::new();
         let mut rest = Digest::default();
         for number in 0..MOST_EXITS {
-            let exit = one_exit(&mut self.vm, number)?;
+            let exit = one_exit(&mut self.vm, number + answered)?;
             if exit == "hlt" {
                 let made = self.vm.memory.read_u64(MAILBOX as usize + 16);
                 if made == self.steps + 1 {

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             ("mmio", mmio),
             ("scratch_areas", scratch_areas),
             ("large_scratch", large_scratch),
+            ("changed_in_exit", changed_in_exit),
         ],
     )
 }
@@ -260,6 +261,46 @@ fn large_scratch(t: &mut Test) -> Result<()> {
         for (name, info1) in [("ins", INS), ("outs", OUTS)] {
             let ghcb = Ghcb::request(exit::IOIO, info1, len).with(Field::Scratch, OUTSIDE);
             t.observe(&format!("{name}.{len:x}"), guest.step(&ghcb)?);
+        }
+    }
+    Ok(())
+}
+
+/// While userspace answers, the guest (another vCPU, or DMA) rewrites the whole GHCB: what
+/// was asked before counts, so that the data goes where it was to go and nowhere else.
+fn changed_in_exit(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let answer = [0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8];
+    for version in [1, 2] {
+        let mut guest = Stepper::new(&host, Setup::version(version))?;
+        for (name, ghcb) in [
+            ("mmio_read", Ghcb::request(exit::MMIO_READ, MMIO, 8)),
+            ("ins", Ghcb::request(exit::IOIO, INS, 8)),
+            ("in", Ghcb::request(exit::IOIO, IN, 0).with(Field::Rax, 0)),
+        ] {
+            for (place, scratch) in [("inside", SCRATCH + 16), ("outside", OUTSIDE + 0x100)] {
+                if place == "outside" && version == 2 {
+                    continue;
+                }
+                let case = format!("v{version}.{name}.{place}");
+                let ghcb = ghcb.clone().with(Field::Scratch, scratch);
+                t.observe(&case, guest.begin(&ghcb)?);
+                let other = Ghcb::request(exit::MMIO_WRITE, u64::MAX, 0x7f0)
+                    .with(Field::Scratch, OUTSIDE + 0x800)
+                    .with(Field::Rax, u64::MAX)
+                    .usage(7);
+                guest.vm.memory.write(GHCB as usize, &other.0);
+                let outcome = guest.complete(&other)?;
+                t.observe(&format!("{case}.then"), &outcome);
+                if name == "in" {
+                    t.value(&format!("{case}.rax"), outcome.after.get(Field::Rax), 0xa1);
+                } else {
+                    let read = guest.vm.memory.read(scratch as usize, 8);
+                    t.check(&format!("{case}.data"), read == answer);
+                }
+                let elsewhere = guest.vm.memory.read(OUTSIDE as usize + 0x800, 8);
+                t.check(&format!("{case}.nowhere_else"), elsewhere != answer);
+            }
         }
     }
     Ok(())
