@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use kvm_bindings::{
     kvm_dtable, kvm_sev_init, kvm_sev_launch_start, sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_VMSA,
 };
+use kvm_ioctls::{Kvm, VmFd};
 
 use crate::cmd::Answer;
 use crate::guest::{self, Program};
@@ -42,6 +43,15 @@ impl From<Program> for Guest {
     fn from(program: Program) -> Self {
         Self { program, handler: None }
     }
+}
+
+/// An idle VM, to be kept as long as tests create and close others.
+///
+/// With the first VM KVM switches a static key on, and off with the last one: every CPU's text is
+/// patched each time. That has nothing to do with these tests, and is slow on emulated CPUs.
+pub fn kept_vm() -> Option<VmFd> {
+    // Without /dev/kvm the tests say what is wrong.
+    Kvm::new().ok()?.create_vm().ok()
 }
 
 /// How to set up a SEV-ES VM.

@@ -4,13 +4,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use sev_vm::es::Setup;
+use sev_vm::es::{Setup, kept_vm};
 use sev_vm::ghcb::{Field, Ghcb, answer, exit};
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
 use sev_vm::step::{GHCB, NO_EXIT, Stepper, done, refused, stay_on_cpu};
 
 fn main() -> ExitCode {
+    let _kept = kept_vm();
     ktap::run(
         env!("CARGO_BIN_NAME"),
         &[("jump_table", jump_table), ("hypercalls", hypercalls), ("msrs", msrs), ("cpuid", cpuid)],

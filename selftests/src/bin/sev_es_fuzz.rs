@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
-use sev_vm::es::Setup;
+use sev_vm::es::{Setup, kept_vm};
 use sev_vm::ghcb::{BUFFER, BUFFER_LEN, FIELDS, Ghcb, VALID, answer, exit};
 use sev_vm::host::Host;
 use sev_vm::hostile::{Hostile, Request};
@@ -25,6 +25,7 @@ use sev_vm::step::{Digest, GHCB, Stepper, stay_on_cpu};
 const BLOCK: u64 = 16;
 
 fn main() -> ExitCode {
+    let _kept = kept_vm();
     ktap::run(env!("CARGO_BIN_NAME"), &[("exact", exact), ("race", race)])
 }
 

@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use sev_vm::es::Setup;
+use sev_vm::es::{Setup, kept_vm};
 use sev_vm::ghcb::{BUFFER, FIELDS, Field, Ghcb, answer, exit, ioio};
 use sev_vm::guest;
 use sev_vm::host::Host;
@@ -22,6 +22,7 @@ const OUTS: u64 = ioio::info(0x3f8, 1, ioio::STRING | ioio::REP);
 const INS: u64 = OUTS | ioio::IN;
 
 fn main() -> ExitCode {
+    let _kept = kept_vm();
     ktap::run(
         env!("CARGO_BIN_NAME"),
         &[

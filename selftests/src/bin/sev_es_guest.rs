@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs};
 use sev_vm::cmd::Answer;
-use sev_vm::es::Setup;
+use sev_vm::es::{Setup, kept_vm};
 use sev_vm::es_guest::{self as program, FATAL, INCOMPLETE, NMIS, with_handler};
 use sev_vm::guest;
 use sev_vm::host::{EncryptionLeaf, Host};
@@ -22,6 +22,7 @@ const PRIVATE: usize = guest::PRIVATE as usize;
 const VALUE: u64 = 0x1122_3344_5566_7788;
 
 fn main() -> ExitCode {
+    let _kept = kept_vm();
     ktap::run(
         env!("CARGO_BIN_NAME"),
         &[

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use sev_vm::es::Setup;
+use sev_vm::es::{Setup, kept_vm};
 use sev_vm::ghcb::INFO;
 use sev_vm::guest;
 use sev_vm::host::{EncryptionLeaf, Host};
@@ -43,6 +43,7 @@ mod code {
 }
 
 fn main() -> ExitCode {
+    let _kept = kept_vm();
     ktap::run(
         env!("CARGO_BIN_NAME"),
         &[
