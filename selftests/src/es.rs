@@ -136,7 +136,7 @@ fn write_tables(memory: &Mapping) {
     for vector in 0..VECTORS {
         let stub = STUBS + vector * STUB_LEN;
         // Interrupt gate, present, selector 8.
-        let gate = (stub & 0xffff) | 8 << 16 | 0x8e00 << 32 | (stub >> 16) << 48;
+        let gate = (stub & 0xffff) | (8 << 16) | (0x8e00 << 32) | ((stub >> 16) << 48);
         memory.write_u64((IDT + 16 * vector) as usize, gate);
         // push 0 (if the CPU pushes no error code); push vector; jmp HANDLER
         let mut code = Vec::new();

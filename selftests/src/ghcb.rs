@@ -156,7 +156,7 @@ pub mod ioio {
 
     /// The parameter for `port` with operands of `size` bytes.
     pub const fn info(port: u16, size: u64, flags: u64) -> u64 {
-        (port as u64) << 16 | size << SIZE | flags
+        ((port as u64) << 16) | (size << SIZE) | flags
     }
 }
 

@@ -138,7 +138,7 @@ impl Hostile {
             9 => guest::MEMORY as u64 - 16 + offset % 32,
             10 => guest::MMIO.start + offset,
             // Nothing may be near the guest's code, its mailbox and its stack.
-            _ => self.value() | 1 << 40,
+            _ => self.value() | (1 << 40),
         }
     }
 
@@ -156,7 +156,7 @@ impl Hostile {
     fn msr(&mut self) -> u64 {
         const CODES: [u64; 9] = [2, 4, 6, 0x10, 0x12, 0x14, 0x16, 0x80, 0x100];
         let code = if self.once_in(4) { self.word() & INFO | 1 } else { self.pick(&CODES) };
-        self.value() << 12 | code
+        (self.value() << 12) | code
     }
 
     /// Another place of the GHCB, where nothing of the guest's is.
@@ -166,7 +166,7 @@ impl Hostile {
             0 => OUTSIDE + (self.below(pages) * PAGE) as u64,
             1 => guest::MMIO.start,
             2 => guest::MEMORY as u64,
-            _ => (self.value() | 1 << 40) & !INFO,
+            _ => (self.value() | (1 << 40)) & !INFO,
         }
     }
 
@@ -207,7 +207,8 @@ impl Hostile {
             }
             3..6 => {
                 let size = if self.once_in(4) { self.below(8) } else { self.pick(&[1, 2, 4]) };
-                let flags = ioio::STRING | self.below(2) as u64 | ioio::REP * self.below(2) as u64;
+                let flags =
+                    ioio::STRING | self.below(2) as u64 | (ioio::REP * self.below(2) as u64);
                 let count = if self.once_in(3) { self.value() } else { self.below(600) as u64 };
                 request(exit::IOIO, ioio::info(0x3f8, size as u64, flags), count)
                     .with(Scratch, scratch)
@@ -235,7 +236,7 @@ impl Hostile {
                 let cpl = if self.once_in(4) { self.word() } else { 0 };
                 let ghcb = request(exit::VMMCALL, 0, 0).with(Rax, number).with(Cpl, cpl);
                 // Far from memory: some hypercalls write there.
-                let rbx = self.value() | 1 << 40;
+                let rbx = self.value() | (1 << 40);
                 ghcb.with(Rbx, rbx).with(Rcx, value).with(Rdx, self.value()).with(Rsi, value)
             }
             15 => request(exit::AP_JUMP_TABLE, self.below(3) as u64, value),

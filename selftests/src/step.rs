@@ -286,7 +286,7 @@ fn hex(bytes: &[u8]) -> String {
         digest.add(bytes);
         return format!("#{digest}");
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Runs vCPU 0 to its next exit, which is answered; `number` varies the answers.

@@ -211,7 +211,7 @@ fn scratch_areas(t: &mut Test) -> Result<()> {
         ("unmapped", guest::MEMORY as u64),
         ("mmio", MMIO),
         ("non_canonical", 0x8000_0000_0000),
-        ("with_c_bit", 1 << 51 | SCRATCH),
+        ("with_c_bit", (1 << 51) | SCRATCH),
         ("wrapping", u64::MAX - 3),
         ("highest", u64::MAX - 7),
     ];

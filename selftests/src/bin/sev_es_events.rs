@@ -29,7 +29,7 @@ fn jump_table(t: &mut Test) -> Result<()> {
         done(t, &format!("get_{address:x}"), &fetched, NO_EXIT);
         t.value(&format!("get_{address:x}.value"), fetched.answer().1, address);
     }
-    for info1 in [2, 3, 1 << 32, 1 << 63 | 1, u64::MAX] {
+    for info1 in [2, 3, 1 << 32, (1 << 63) | 1, u64::MAX] {
         let outcome = guest.step(&request(info1, 0))?;
         refused(t, &format!("request_{info1:x}"), &outcome, answer::INVALID_INPUT);
     }
@@ -127,7 +127,7 @@ fn msrs(t: &mut Test) -> Result<()> {
                 // #GP in the format of EVENTINJ: valid, type 3. There is no error code, so the
                 // upper half means nothing.
                 let (kind, event) = outcome.answer();
-                let fault = kind == answer::EXCEPTION && event as u32 == 1 << 31 | 3 << 8 | 13;
+                let fault = kind == answer::EXCEPTION && event as u32 == (1 << 31) | (3 << 8) | 13;
                 t.check(&format!("{name}.{case}.fault"), fault);
             }
         }
@@ -149,7 +149,7 @@ fn cpuid(t: &mut Test) -> Result<()> {
             ("none", 0, 0),
             ("no_sse", 5, 0),
             ("all", u64::MAX, u64::MAX),
-            ("high", 1 << 63 | 1, 1 << 63),
+            ("high", (1 << 63) | 1, 1 << 63),
             ("x87_again", 1, 0),
         ] {
             let ghcb = Ghcb::request(exit::CPUID, 0, 0)

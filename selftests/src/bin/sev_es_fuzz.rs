@@ -45,7 +45,7 @@ fn exact(t: &mut Test) -> Result<()> {
         for version in [1, 2] {
             let name = format!("v{version}.seed_{seed}");
             let mut guest = Stepper::new(&host, Setup::version(version))?;
-            let mut source = Hostile::new(seed << 8 | u64::from(version));
+            let mut source = Hostile::new((seed << 8) | u64::from(version));
             let mut block = Digest::default();
             let mut ended = 0;
             for step in 0..steps {
@@ -101,7 +101,7 @@ fn race(t: &mut Test) -> Result<()> {
     for seed in first..first + seeds {
         for version in [1, 2] {
             let mut guest = Stepper::new(&host, Setup::version(version))?;
-            let mut source = Hostile::new(seed << 8 | 0x80 | u64::from(version));
+            let mut source = Hostile::new((seed << 8) | 0x80 | u64::from(version));
             let mut left = steps;
             let mut ended = 0;
             while left > 0 {

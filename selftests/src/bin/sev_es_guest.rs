@@ -57,7 +57,7 @@ fn identity(t: &mut Test) -> Result<()> {
     t.value("sev_status", status, 3);
     // Versions 1 to 2 and the C-bit: what the MSR protocol answers.
     let c_bit = u64::from(EncryptionLeaf::read().c_bit);
-    t.check("ghcb_msr", ghcb == 2 << 48 | 1 << 32 | c_bit << 24 | 1);
+    t.check("ghcb_msr", ghcb == (2 << 48) | (1 << 32) | (c_bit << 24) | 1);
     Ok(())
 }
 
@@ -189,7 +189,7 @@ fn instructions(t: &mut Test) -> Result<()> {
     t.value("tsc_adjust", adjust, LEAF.into());
     for (name, fault) in [("rdmsr", read_fault), ("wrmsr", write_fault)] {
         // Valid, an exception, #GP.
-        t.check(&format!("{name}.fault"), fault as u32 == 1 << 31 | 3 << 8 | 13);
+        t.check(&format!("{name}.fault"), fault as u32 == (1 << 31) | (3 << 8) | 13);
     }
     // KVM_HC_VAPIC_POLL_IRQ
     t.value("vmmcall", call, 0);

@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 
 /// The answer to SEV information requests: versions from 1 to `max`, the C-bit.
 fn sev_info(max: u64) -> u64 {
-    max << 48 | 1 << 32 | u64::from(EncryptionLeaf::read().c_bit) << 24 | code::SEV_INFO
+    (max << 48) | (1 << 32) | (u64::from(EncryptionLeaf::read().c_bit) << 24) | code::SEV_INFO
 }
 
 fn negotiation(t: &mut Test) -> Result<()> {
@@ -120,7 +120,7 @@ fn data_bits(t: &mut Test) -> Result<()> {
     for code in code::REQUESTS {
         let mut digest = Digest::default();
         for bit in 12..64 {
-            digest.add(guest.msr(1 << bit | code)?.to_string().as_bytes());
+            digest.add(guest.msr((1 << bit) | code)?.to_string().as_bytes());
         }
         t.observe(&format!("{code:03x}.single"), digest);
         t.observe(&format!("{code:03x}.all"), guest.msr(!INFO | code)?);
@@ -146,20 +146,20 @@ fn cpuid(t: &mut Test) -> Result<()> {
         let entry = table.as_slice().iter().find(|e| e.function == leaf && e.index == 0);
         let Some(entry) = entry else { continue };
         for (number, expected) in [entry.eax, entry.ebx, entry.ecx, entry.edx].iter().enumerate() {
-            let request = u64::from(leaf) << 32 | (number as u64) << 30 | code::CPUID_REQ;
+            let request = (u64::from(leaf) << 32) | ((number as u64) << 30) | code::CPUID_REQ;
             let outcome = guest.msr(request)?;
-            let answer = u64::from(*expected) << 32 | (number as u64) << 30 | code::CPUID;
+            let answer = (u64::from(*expected) << 32) | ((number as u64) << 30) | code::CPUID;
             t.check(&format!("{leaf:x}.{number}"), outcome.msr == answer);
         }
     }
     for leaf in [1u64, 4, 7, 0xb, 0xd, 0x14, 0x1d, 0x8000_0008, 0x8fff_ffff, 0xffff_ffff] {
         for number in 0..4 {
-            let request = leaf << 32 | number << 30 | code::CPUID_REQ;
+            let request = (leaf << 32) | (number << 30) | code::CPUID_REQ;
             t.observe(&format!("other.{leaf:x}.{number}"), guest.msr(request)?);
         }
     }
     // Bits between the code and the register number are reserved.
-    let outcome = guest.msr(0x8000_0000 << 32 | 0x3fff_f000 | code::CPUID_REQ)?;
+    let outcome = guest.msr((0x8000_0000 << 32) | 0x3fff_f000 | code::CPUID_REQ)?;
     t.observe("reserved_bits", &outcome);
     let known = table.as_slice().iter().find(|e| e.function == 0x8000_0000).context("no leaf")?;
     t.check("reserved_bits.value", outcome.msr >> 32 == u64::from(known.eax));
@@ -173,7 +173,7 @@ fn reset_hold(t: &mut Test) -> Result<()> {
     for version in [1, 2] {
         let mut guest = Stepper::new(&host, Setup::version(version))?;
         for data in [0, 1, 0xf_ffff_ffff_ffff] {
-            let outcome = guest.msr(data << 12 | code::RESET_HOLD_REQ)?;
+            let outcome = guest.msr((data << 12) | code::RESET_HOLD_REQ)?;
             let name = format!("v{version}.{data:x}");
             t.value(&format!("{name}.answer"), outcome.msr, code::RESET_HOLD);
             // KVM_EXIT_AP_RESET_HOLD
@@ -187,7 +187,7 @@ fn features(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     for version in [1, 2] {
         let mut guest = Stepper::new(&host, Setup::version(version))?;
-        let outcome = guest.msr(0xabc << 12 | code::FEATURES_REQ)?;
+        let outcome = guest.msr((0xabc << 12) | code::FEATURES_REQ)?;
         t.check(&format!("v{version}.is_answer"), outcome.msr & INFO == code::FEATURES);
         t.observe(&format!("v{version}"), outcome);
     }
@@ -204,7 +204,7 @@ fn terminate(t: &mut Test) -> Result<()> {
     for version in [1, 2] {
         let mut guest = Stepper::new(&host, Setup::version(version))?;
         for data in [0, 1, 0x011, 0xff1, 0xf_ffff_ffff_ffff] {
-            let msr = data << 12 | code::TERMINATE;
+            let msr = (data << 12) | code::TERMINATE;
             let outcome = guest.msr(msr)?;
             t.value(&format!("v{version}.{data:x}.exits"), outcome.exits, term(msr));
             t.check(&format!("v{version}.{data:x}.msr_kept"), outcome.msr == msr);
@@ -224,7 +224,7 @@ fn snp_only(t: &mut Test) -> Result<()> {
     let mut guest = Stepper::new(&host, Setup::default())?;
     for request in [code::PREFERRED_GPA_REQ, code::REGISTER_GPA_REQ, code::PSC_REQ] {
         for data in [0, guest::SHARED.start >> 12, 0x1_0000_0000_0010, 0x20_0000_0000_0010] {
-            let msr = data << 12 | request;
+            let msr = (data << 12) | request;
             let outcome = guest.msr(msr)?;
             t.value(&format!("{request:03x}.{data:x}"), outcome.exits, term(msr));
             t.check(&format!("{request:03x}.{data:x}.msr_kept"), outcome.msr == msr);

@@ -99,7 +99,7 @@ fn start_with(t: &mut Test, early: u64) -> Result<()> {
     }
     t.value("runs", word(&vm, 0), 3);
     t.value("nae_answer", word(&vm, 1), 1);
-    t.value("msr_answer", word(&vm, 2), 1 << 12 | 7);
+    t.value("msr_answer", word(&vm, 2), (1 << 12) | 7);
     t.check("sipis", word(&vm, 4) >= 3.max(early));
     t.value("fatal_exception", word(&vm, FATAL / 8), 0);
     Ok(())
@@ -121,8 +121,8 @@ fn control_registers(t: &mut Test) -> Result<()> {
     let mut vm =
         Setup::default().launch(&host, with_handler(program::es_control()), &[arguments])?;
     vm.vcpus[0].run_to_halt()?;
-    t.value("cpuid_with_osxsave", word(&vm, 0) >> 27 & 1, 1);
-    t.value("cpuid_without_osxsave", word(&vm, 1) >> 27 & 1, 0);
+    t.value("cpuid_with_osxsave", (word(&vm, 0) >> 27) & 1, 1);
+    t.value("cpuid_without_osxsave", (word(&vm, 1) >> 27) & 1, 0);
     t.value("cr8", word(&vm, 2), 5);
     // The VMSA has SVME set, too.
     t.value("efer", word(&vm, 3) & !0x1000, 0xd00);
