@@ -72,6 +72,11 @@ impl Test<'_> {
         println!("# case {}.{case} {answer}", self.name);
     }
 
+    /// Records an answer of another kind without an expectation of its own.
+    pub fn observe(&mut self, case: &str, answer: impl Display) {
+        println!("# case {}.{case} {answer}", self.name);
+    }
+
     /// A remark for the reader; ignored by comparisons.
     pub fn note(&self, remark: impl Display) {
         println!("# note {remark}");
@@ -83,7 +88,8 @@ impl Test<'_> {
     }
 }
 
-/// Runs `tests` of binary `suite` in order, or those named on the command line.
+/// Runs `tests` of binary `suite` in order, or those named on the command line (arguments that
+/// begin with a dash are the suite's own).
 pub fn run(suite: &str, tests: &[(&str, Function)]) -> ExitCode {
     run_all(suite, tests, true)
 }
@@ -94,7 +100,7 @@ pub fn run_leaking(suite: &str, tests: &[(&str, Function)]) -> ExitCode {
 }
 
 fn run_all(suite: &str, tests: &[(&str, Function)], clean: bool) -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let chosen: Vec<_> = tests
         .iter()
         .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))

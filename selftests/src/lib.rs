@@ -9,6 +9,11 @@
 //! | [`vm`] | one VM: memory slot, commands, the launch sequence |
 //! | [`vcpu`] | a vCPU in 64-bit mode, run until it halts |
 //! | [`guest`] | guest programs and the guest's physical memory map |
+//! | [`es`] | SEV-ES VMs |
+//! | [`es_guest`] | programs of ES guests with a #VC handler |
+//! | [`ghcb`] | layout, requests and answers of the GHCB |
+//! | [`hostile`] | hostile VMGEXITs from a seed |
+//! | [`step`] | an ES guest that makes one VMGEXIT at a time |
 //! | [`bad`] | arguments that commands have to refuse |
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
 //! | [`psp`] | the emulated PSP's control port: counters and faults |
@@ -18,13 +23,18 @@
 
 pub mod bad;
 pub mod cmd;
+pub mod es;
+pub mod es_guest;
+pub mod ghcb;
 pub mod guest;
 pub mod host;
+pub mod hostile;
 pub mod kds;
 pub mod ktap;
 pub mod mem;
 pub mod psp;
 pub mod state;
+pub mod step;
 pub mod tenant;
 pub mod vcpu;
 pub mod vm;
