@@ -73,8 +73,10 @@ impl Baseline {
     }
 
     /// After a sequence that leased `leased` ASIDs: what is not back at the baseline.
-    pub fn settle(&mut self, leased: u64) -> Result<Option<String>> {
-        self.psp.clear_faults()?;
+    pub fn settle(&mut self, leased: u64, faulty: bool) -> Result<Option<String>> {
+        if faulty {
+            self.psp.clear_faults()?;
+        }
         self.leased += leased;
         let leak = self.leak()?;
         if leak.is_some() || self.leased > LEASES {

@@ -81,6 +81,8 @@ pub struct World {
     pub(crate) owner: Option<Owner>,
     /// ASIDs that were leased, at most.
     pub leased: u64,
+    /// Whether firmware was told to fail.
+    pub faulty: bool,
     limits: BTreeSet<String>,
 }
 
@@ -99,6 +101,7 @@ impl World {
             handles: Vec::new(),
             owner: None,
             leased: 0,
+            faulty: false,
             limits: BTreeSet::new(),
             host,
         })
@@ -123,7 +126,10 @@ impl World {
                 let value = self.host.device_attr(group, attr);
                 Ok(format!("{has} value={value:x?}"))
             }
-            "fault" => psp.request(op.line()).map(|_| "armed".into()),
+            "fault" => {
+                self.faulty = true;
+                psp.request(op.line()).map(|_| "armed".into())
+            }
             "limit" => self.limit(op),
             "opensev" => {
                 self.second = Some(open_sev()?);
