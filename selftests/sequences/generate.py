@@ -15,6 +15,8 @@ DEFAULT, SEV, SEV_ES, SNP = 0, 2, 3, 4
 
 # What a sequence may contain beyond plain SEV guests.
 FEATURES = ("es", "mirrors", "moves", "transfer", "attest")
+# What both modules serve.
+DEFAULT_FEATURES = FEATURES[1:]
 
 # Firmware commands that a fault may hit, and statuses.
 FAULTS = (
@@ -77,7 +79,7 @@ class Generator:
 
     def guest_place(self, vm: Vm) -> str:
         if self.chance(0.08):
-            return self.pick((*BAD, "patch+0x4000", "out+0x3ff0"))
+            return self.pick((*BAD, "patch+0x4000", "patch+0x2ff8", "out+0x3ff0"))
         offset = self.pick((0x30000, 0x31000, 0x32000, 0x33000, 0x40000, 0x41000))
         if self.chance(0.25):
             offset += self.pick((1, 8, 15, 16, 17, 0x10, 0x7F0, 0xFF0, 0xFFF))
@@ -115,7 +117,8 @@ class Generator:
 
     def initialise(self, name: str, vm: Vm) -> None:
         right = "INIT" if vm.kind == DEFAULT else "INIT2"
-        command = right if self.chance(0.93) else self.pick(("INIT", "ES_INIT", "INIT2"))
+        wrong = ("INIT", "INIT2", *(("ES_INIT",) if "es" in self.features else ()))
+        command = right if self.chance(0.93) else self.pick(wrong)
         if vm.kind == DEFAULT and "es" in self.features and self.chance(0.3):
             command = "ES_INIT"
         fields = ""

@@ -40,7 +40,10 @@ class Machines:
     report: Report
     problems: list[str] = field(default_factory=list)
 
-    def run(self, module: str, sequences: list[Sequence], label: str) -> Output:
+    def run(
+        self, module: str, sequences: list[Sequence], label: str, *, each: bool = False
+    ) -> Output:
+        """With `each`, every answer has the firmware's commands, which takes longer."""
         log = self.out / f"{module}.log"
         with tempfile.TemporaryDirectory() as work:
             path = Path(work) / "script"
@@ -51,7 +54,7 @@ class Machines:
             command += ["--firmware-config", FIRMWARE, "--append", KERNEL_ARGUMENTS]
             command += ["--log", self.out / f"{module}.kernel.log"]
             command += ["--put", self.program, "--put", path]
-            command += ["--", f"/{self.program.name}", "/script"]
+            command += ["--", f"/{self.program.name}", "/script", *(["each"] if each else [])]
             with log.open("wb") as output, (self.out / f"{module}.err").open("wb") as errors:
                 process = subprocess.Popen(command, stdout=output, stderr=errors)
                 ended = threading.Event()
@@ -79,9 +82,11 @@ class Machines:
             done = log.read_bytes().count(b"\nend ")
             self.report(f"{label}: {done} of {total} sequences, {time.monotonic() - start:.0f} s")
 
-    def both(self, sequences: list[Sequence], label: str = "") -> tuple[Output, Output]:
+    def both(
+        self, sequences: list[Sequence], label: str = "", *, each: bool = False
+    ) -> tuple[Output, Output]:
         with ThreadPoolExecutor(len(MODULES)) as pool:
-            runs = [pool.submit(self.run, module, sequences, label) for module in MODULES]
+            runs = [pool.submit(self.run, m, sequences, label, each=each) for m in MODULES]
             stock, ours = (run.result() for run in runs)
         if stock.physical != ours.physical:
             raise RuntimeError(

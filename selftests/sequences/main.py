@@ -5,13 +5,12 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 from env import cache, rust
 
 from . import script
-from .generate import FEATURES, sequence
+from .generate import DEFAULT_FEATURES, FEATURES, sequence
 from .machines import Machines, judge_all
 from .minimise import minimise
 from .script import Sequence
@@ -39,7 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--seed", type=int, default=1, metavar="N", help="seed of the first one (1)")
     add("--replay", type=Path, metavar="FILE", help="run this script, and show every answer")
     add("--print", action="store_true", dest="show", help="print the sequences, run nothing")
-    add("--features", default=",".join(FEATURES), help="beyond plain SEV (%(default)s)")
+    add("--features", default=",".join(DEFAULT_FEATURES), help="beyond plain SEV (%(default)s)")
     add("--platform", choices=("sev", "es", "snp"), default="es", help="of the host (es)")
     add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3 (7.2)")
     add("--minimise", type=int, default=3, metavar="N", help="kinds of failures at most (3)")
@@ -62,7 +61,7 @@ def describe(verdict: Verdict) -> str:
 
 def replay(machines: Machines, sequences: list[Sequence], listed: list[Difference]) -> int:
     """Shows all answers; 1 if any differs that must not."""
-    stock, ours = machines.both(sequences)
+    stock, ours = machines.both(sequences, each=True)
     verdicts = judge_all(lambda *_: (stock, ours), sequences, listed)
     for one in sequences:
         print(f"sequence {one.name}: {verdicts[one.name].kind.value}")
@@ -100,7 +99,7 @@ def explain(
     ops = minimise(found.ops, oracle)
     shortest = Sequence(found.name, ops)
     # What the two answer to it now.
-    again = judge_all(lambda s, _: machines.both(s), [shortest], listed)[found.name]
+    again = judge_all(lambda s, _: machines.both(s, each=True), [shortest], listed)[found.name]
     path = machines.out / f"failing-{found.name}"
     text = f"# {describe(again)}\n{shortest.text()}"
     path.write_text(text)
@@ -117,14 +116,26 @@ def conclude(machines: Machines, passed: int, failed: int) -> int:
     return 1 if failed or not passed else 0
 
 
+def unshown(listed: list[Difference], verdicts: dict[str, Verdict]) -> list[str]:
+    """Entries of the list whose seed does not show them."""
+    return [
+        f"differences.list: seed {entry.seed} does not show: {entry.reason}"
+        for entry in listed
+        if entry.seed not in verdicts or verdicts[entry.seed].difference != entry
+    ]
+
+
 def compare(
     machines: Machines, arguments: argparse.Namespace, listed: list[Difference]
 ) -> int:
     start = time.monotonic()
     verdicts: dict[str, Verdict] = {}
-    failing: list[tuple[Sequence, Verdict]] = []
-    seeds = range(arguments.seed, arguments.seed + arguments.number)
-    for first in range(0, arguments.number, BATCH):
+    failing: dict[tuple[str, ...], list[tuple[Sequence, Verdict]]] = {}
+    wrong = 0
+    seeds = list(range(arguments.seed, arguments.seed + arguments.number))
+    # Those of the list show that their entries are needed.
+    seeds += sorted({int(entry.seed) for entry in listed} - set(seeds))
+    for first in range(0, len(seeds), BATCH):
         batch = [
             Sequence(str(seed), tuple(sequence(seed, arguments.features)))
             for seed in seeds[first : first + BATCH]
@@ -132,22 +143,32 @@ def compare(
         judged = judge_all(machines.both, batch, listed)
         verdicts |= judged
         for one in batch:
-            if judged[one.name].kind in (Kind.WRONG, Kind.UNCLEAR):
-                failing.append((one, judged[one.name]))
-                say(f"seed {one.name}: {describe(judged[one.name])}")
+            verdict = judged[one.name]
+            if verdict.kind in (Kind.WRONG, Kind.UNCLEAR):
+                wrong += 1
+                alike = failing.setdefault(verdict.signature(), [])
+                alike.append((one, verdict))
+                if len(alike) == 1:
+                    say(f"seed {one.name}: {describe(verdict)}")
         say(
-            f"{len(verdicts)} of {arguments.number} sequences, {len(failing)} wrong, "
+            f"{len(verdicts)} of {len(seeds)} sequences, {wrong} wrong, "
             f"{time.monotonic() - start:.0f} s"
         )
-    minimised: set[tuple[str, ...]] = set()
-    for one, verdict in failing:
-        if verdict.signature() not in minimised and len(minimised) < arguments.minimise:
-            minimised.add(verdict.signature())
-            explain(machines, one, verdict, listed)
-    reasons = Counter(v.difference.reason for v in verdicts.values() if v.difference)
-    for reason, count in sorted(reasons.items()):
-        say(f"{count} deliberately different: {reason}")
-    return conclude(machines, len(verdicts) - len(failing), len(failing))
+    for alike in list(failing.values())[: arguments.minimise]:
+        explain(machines, *alike[0], listed)
+    for alike in failing.values():
+        names = ", ".join(one.name for one, _ in alike)
+        print(f"WRONG: seeds {names}: {describe(alike[0][1])}")
+    reasons: dict[str, list[str]] = {}
+    for name, verdict in verdicts.items():
+        if verdict.difference:
+            reasons.setdefault(verdict.difference.reason, []).append(name)
+    for reason, names in sorted(reasons.items()):
+        say(f"{len(names)} deliberately different, seed {names[0]} and others: {reason}")
+    missing = unshown(listed, verdicts)
+    for line in missing:
+        print(f"WRONG: {line}")
+    return conclude(machines, len(verdicts) - wrong, wrong + len(missing))
 
 
 def main(argv: list[str]) -> int:

@@ -13,17 +13,23 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class Difference:
-    """A line of differences.list: `SEED | OPERATION | STOCK | OURS | REASON`."""
+    """A line of differences.list: `SEED | BEFORE | OPERATION | STOCK | OURS | REASON`."""
 
     seed: str
+    # An operation that has to come before, `-` if none; {vm} is the one of OPERATION.
+    before: str
     operation: str
     stock: str
     ours: str
     reason: str
 
-    def fits(self, operation: str, stock: str, ours: str) -> bool:
+    def fits(self, earlier: list[str], operation: str, stock: str, ours: str) -> bool:
         pairs = ((self.operation, operation), (self.stock, stock), (self.ours, ours))
-        return all(re.fullmatch(pattern, text) for pattern, text in pairs)
+        if not all(re.fullmatch(pattern, text) for pattern, text in pairs):
+            return False
+        words = operation.split()
+        before = self.before.replace("{vm}", re.escape(words[1]) if len(words) > 1 else "-")
+        return before == "-" or any(re.fullmatch(before, op) for op in earlier)
 
 
 def differences(text: str) -> list[Difference]:
@@ -33,12 +39,12 @@ def differences(text: str) -> list[Difference]:
             continue
         # A pattern has its bars in classes or escaped; fields have spaces around theirs.
         fields = [field.strip() for field in line.split(" | ")]
-        if len(fields) != 5 or not all(fields):
+        if len(fields) != 6 or not all(fields):
             raise ValueError(
-                f"differences.list:{number}: not `SEED | OPERATION | STOCK | OURS | REASON`"
+                f"differences.list:{number}: not `SEED | BEFORE | OPERATION | STOCK | OURS | REASON`"
             )
         try:
-            for pattern in fields[1:4]:
+            for pattern in fields[1:5]:
                 re.compile(pattern)
         except re.error as error:
             raise ValueError(f"differences.list:{number}: {error}") from error
@@ -72,7 +78,7 @@ class Verdict:
 
 
 def outline(answer: str) -> str:
-    """An answer without commands, handles and bytes."""
+    """An answer without handles and bytes; of the commands only that there are some."""
     answer = re.sub(r"psp=\S+", "psp", without_bytes(answer))
     return re.sub(r"(handle|policy|references|pins)=\S+", r"\1", answer)
 
@@ -97,8 +103,9 @@ def judge(
             return Verdict(Kind.SAME)
         if not synchronous:
             return Verdict(Kind.UNCLEAR, *found)
+    earlier = [operation for operation, _ in stock.answers[: found[0]]]
     for difference in listed:
-        if difference.fits(*found[1:]):
+        if difference.fits(earlier, *found[1:]):
             return after_listed(stock, ours, listed) or Verdict(Kind.LISTED, *found, difference)
     return Verdict(Kind.WRONG, *found)
 
@@ -111,7 +118,8 @@ def after_listed(stock: Outcome, ours: Outcome, listed: list[Difference]) -> Ver
         return Verdict(Kind.WRONG, len(ours.answers), "end", NOTHING, NOTHING)
     held = [dict(outcome.answers).get("held", NOTHING) for outcome in (stock, ours)]
     if held[1] not in (NOTHING, held[0]):
-        if not any(difference.fits("held", *held) for difference in listed):
+        earlier = [operation for operation, _ in ours.answers]
+        if not any(difference.fits(earlier, "held", *held) for difference in listed):
             return Verdict(Kind.WRONG, len(ours.answers) - 1, "held", *held)
     return None
 

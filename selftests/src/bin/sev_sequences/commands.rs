@@ -6,6 +6,7 @@
 
 use anyhow::{Context, Result};
 use sev_vm::cmd::{Answer, issue};
+use sev_vm::host::VmType;
 use sev_vm::mem::PAGE;
 
 use crate::places::number;
@@ -52,6 +53,7 @@ impl World {
 
         let fd = self.descriptor(op)?;
         let vm = self.vms.get(name).context("gone")?;
+        let vm_kind = vm.kind;
         let answer = by(op, || issue(&vm.fd, id, data, fd))?;
 
         let after = self.places.read(argument, 256);
@@ -78,7 +80,8 @@ impl World {
                 text += &format!(" {output}={}", digest(&self.places.read(start, len)));
             }
         }
-        self.leased += u64::from(matches!(wanted, "INIT" | "ES_INIT" | "INIT2"));
+        let es = wanted == "ES_INIT" || vm_kind == VmType::SevEs as u64;
+        self.leased[usize::from(es)] += u64::from(wanted.contains("INIT"));
         let uaddrs: Vec<u64> = fields
             .iter()
             .filter(|(field, ..)| field.ends_with("uaddr") && !field.starts_with("src"))

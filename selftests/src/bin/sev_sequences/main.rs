@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Runs sequences of operations and prints every answer, for comparison with another module's.
 //!
-//! `sev_sequences SCRIPT`: `selftests/sequences` makes scripts and compares. The output:
+//! `sev_sequences SCRIPT [each]`: `selftests/sequences` makes scripts and compares. The output:
 //!
 //! ```text
 //! physical FRAME...             where the VMs' memory is
 //! sequence NAME
-//! N ANSWER... [psp=COMMANDS]    of operation N, with the commands that firmware saw
+//! N ANSWER... [psp=COMMANDS]    of operation N; with `each`, the commands that firmware saw
+//! close [psp=COMMANDS]          everything was closed; all commands, or those of closing
 //! kernel TEXT                   what the kernel complained about meanwhile
 //! held FIGURES                  what is not back at its baseline
 //! end NAME
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let path = std::env::args().nth(1).context("usage: sev_sequences SCRIPT")?;
+    // Asking for commands takes longer than most operations.
+    let each = std::env::args().nth(2).is_some_and(|word| word == "each");
     let text = std::fs::read_to_string(&path).context(path)?;
     let sequences = script::parse(&text)?;
     let mut out = BufWriter::new(stdout().lock());
@@ -53,7 +56,7 @@ fn run() -> Result<()> {
     for sequence in &sequences {
         writeln!(out, "sequence {}", sequence.name)?;
         out.flush()?;
-        run_one(sequence, places, &mut baseline, &mut out)?;
+        run_one(sequence, places, each, &mut baseline, &mut out)?;
         writeln!(out, "end {}", sequence.name)?;
     }
     writeln!(out, "done")?;
@@ -63,6 +66,7 @@ fn run() -> Result<()> {
 fn run_one(
     sequence: &Sequence<'_>,
     places: &'static Places,
+    each: bool,
     baseline: &mut Baseline,
     out: &mut impl Write,
 ) -> Result<()> {
@@ -71,9 +75,7 @@ fn run_one(
     let mut log = baseline.log()?;
     for (n, op) in sequence.ops.iter().enumerate() {
         let answer = world.perform(*op, &mut baseline.psp)?;
-        // Asking takes longer than most operations. What happened unexpectedly is seen later.
-        let commands =
-            if asked(&answer) { log.news(&mut baseline.psp)? } else { String::new() };
+        let commands = if each { log.news(&mut baseline.psp)? } else { String::new() };
         writeln!(out, "{n} {answer}{commands}")?;
     }
     let (leased, faulty) = (world.leased, world.faulty);
@@ -86,9 +88,4 @@ fn run_one(
         writeln!(out, "held {held}")?;
     }
     Ok(())
-}
-
-/// Whether an operation with this answer is likely to have asked the firmware.
-fn asked(answer: &str) -> bool {
-    answer.contains("fw=0x") || ["closed", "prepared"].contains(&answer)
 }

@@ -103,11 +103,16 @@ impl Places {
         Ok(places)
     }
 
-    /// Zeroes everything that sequences use: of guests' memory the first [`USED`] bytes.
+    /// Zeroes the buffers.
     pub fn clear(&self) {
-        for place in &self.places {
-            self.write(place.addr, &vec![0; place.len.min(USED)]);
+        for place in &self.places[VMS..] {
+            self.write(place.addr, &vec![0; place.len]);
         }
+    }
+
+    /// Zeroes as much of a VM's memory as sequences use.
+    pub fn clear_guest(&self, addr: u64) {
+        self.write(addr, &[0; USED]);
     }
 
     fn find(&self, name: &str) -> Option<&Place> {

@@ -15,8 +15,9 @@ use sev_vm::host::Host;
 use sev_vm::psp::{LogEntry, Psp};
 use sev_vm::state::Held;
 
-/// ASIDs that may be leased before the module is loaded anew; each kind has more.
-const LEASES: u64 = 60;
+/// ASIDs of SEV and of SEV-ES guests that may be leased before the module is loaded anew: fewer
+/// than there are, by what one sequence may lease.
+const LEASES: [u64; 2] = [300, 70];
 /// Looks at what is held before it counts as a leak.
 const PATIENCE: u32 = 200;
 /// The cgroup that the sequences run in.
@@ -30,7 +31,7 @@ pub struct Baseline {
     held: Held,
     charges: String,
     module: &'static str,
-    leased: u64,
+    leased: [u64; 2],
     messages: File,
 }
 
@@ -50,7 +51,7 @@ impl Baseline {
             .open("/dev/kmsg")?;
         drain(&mut messages)?;
         let (held, charges) = (Held::now(&mut psp)?, charges()?);
-        Ok(Self { psp, held, charges, module, leased: 0, messages })
+        Ok(Self { psp, held, charges, module, leased: [0; 2], messages })
     }
 
     /// Marks the kernel log.
@@ -72,14 +73,18 @@ impl Baseline {
         Ok(Log { seen: 0 })
     }
 
-    /// After a sequence that leased `leased` ASIDs: what is not back at the baseline.
-    pub fn settle(&mut self, leased: u64, faulty: bool) -> Result<Option<String>> {
+    /// After a sequence that leased so many ASIDs: what is not back at the baseline.
+    pub fn settle(&mut self, leased: [u64; 2], faulty: bool) -> Result<Option<String>> {
         if faulty {
             self.psp.clear_faults()?;
         }
-        self.leased += leased;
+        let mut used_up = false;
+        for (kind, limit) in LEASES.iter().enumerate() {
+            self.leased[kind] += leased[kind];
+            used_up |= self.leased[kind] > *limit;
+        }
         let leak = self.leak()?;
-        if leak.is_some() || self.leased > LEASES {
+        if leak.is_some() || used_up {
             self.reload()?;
         }
         Ok(leak)
@@ -109,7 +114,7 @@ impl Baseline {
             let status = Command::new(program).arg(argument).status().context(program)?;
             ensure!(status.success(), "{program} {argument}: {status}");
         }
-        self.leased = 0;
+        self.leased = [0; 2];
         ensure!(self.leak()?.is_none(), "held after a reload: {:?}", self.leak()?);
         Ok(())
     }
