@@ -141,8 +141,7 @@ impl Places {
 
     /// Start and length of the place that holds an address.
     pub fn whole(&self, addr: u64) -> Option<(u64, usize)> {
-        let place =
-            self.places.iter().find(|p| (p.addr..p.addr + p.len as u64).contains(&addr))?;
+        let place = self.places.iter().find(|p| (p.addr..p.addr + p.len as u64).contains(&addr))?;
         Some((place.addr, place.len))
     }
 
@@ -182,9 +181,8 @@ pub fn number(text: &str) -> Option<u64> {
 fn map(at: usize, len: usize, prot: ProtFlags, flags: MapFlags) -> Result<u64> {
     let (place, length) = (NonZeroUsize::new(at), NonZeroUsize::new(len).context("nothing")?);
     // SAFETY: MAP_FIXED_NOREPLACE replaces nothing that is mapped.
-    let got = unsafe {
-        mman::mmap_anonymous(place, length, prot, flags | MapFlags::MAP_FIXED_NOREPLACE)
-    };
+    let got =
+        unsafe { mman::mmap_anonymous(place, length, prot, flags | MapFlags::MAP_FIXED_NOREPLACE) };
     let got = got.with_context(|| format!("mmap {len:#x} bytes ({flags:?}; hugepages=?)"))?;
     Ok(got.as_ptr() as u64)
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::libc::O_NONBLOCK;
@@ -18,8 +19,8 @@ use sev_vm::state::Held;
 /// ASIDs of SEV and of SEV-ES guests that may be leased before the module is loaded anew: fewer
 /// than there are, by what one sequence may lease.
 const LEASES: [u64; 2] = [300, 70];
-/// Looks at what is held before it counts as a leak.
-const PATIENCE: u32 = 200;
+/// Time after which what is still held counts as a leak.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// The cgroup that the sequences run in.
 pub const CGROUP: &str = "/sys/fs/cgroup/sequences";
 const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "UBSAN", "KASAN", "refcount_t"];
@@ -44,11 +45,8 @@ impl Baseline {
         let mut psp = Psp::open()?;
         psp.clear_faults()?;
         let module = if Host::open()?.is_ours() { "rust" } else { "stock" };
-        let mut messages = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(O_NONBLOCK)
-            .open("/dev/kmsg")?;
+        let mut messages =
+            OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open("/dev/kmsg")?;
         drain(&mut messages)?;
         let (held, charges) = (Held::now(&mut psp)?, charges()?);
         Ok(Self { psp, held, charges, module, leased: [0; 2], messages })
@@ -92,12 +90,16 @@ impl Baseline {
 
     fn leak(&mut self) -> Result<Option<String>> {
         // Some of it is given back a moment later (RCU, work queues).
-        for _ in 0..PATIENCE {
-            if Held::now(&mut self.psp)? == self.held && charges()? == self.charges {
+        let start = Instant::now();
+        let now = loop {
+            let now = Held::now(&mut self.psp)?;
+            if now == self.held && charges()? == self.charges {
                 return Ok(None);
             }
-        }
-        let now = Held::now(&mut self.psp)?;
+            if start.elapsed() > PATIENCE {
+                break now;
+            }
+        };
         Ok(Some(format!(
             "references={} pins={} contexts={} bound={} charges={}",
             now.module_refs as i64 - self.held.module_refs as i64,

@@ -37,9 +37,8 @@ macro_rules! fields {
 /// All commands.
 pub fn commands() -> Vec<Command> {
     let command = |name, id, fields, outputs| Command { name, id, fields, outputs };
-    let start = || {
-        fields!(kvm_sev_launch_start: handle policy dh_uaddr dh_len session_uaddr session_len)
-    };
+    let start =
+        || fields!(kvm_sev_launch_start: handle policy dh_uaddr dh_len session_uaddr session_len);
     let secret = || {
         fields!(kvm_sev_launch_secret:
             hdr_uaddr hdr_len guest_uaddr guest_len trans_uaddr trans_len)

@@ -392,9 +392,7 @@ pub fn by(op: Op<'_>, action: impl FnOnce() -> Answer + Send) -> Result<Answer> 
                 }
                 ForkResult::Parent { child } => match waitpid(child, None)? {
                     WaitStatus::Exited(_, 0) => Ok(Answer::OK_KEPT),
-                    WaitStatus::Exited(_, errno) => {
-                        Ok(Answer { errno, fw: Answer::OK_KEPT.fw })
-                    }
+                    WaitStatus::Exited(_, errno) => Ok(Answer { errno, fw: Answer::OK_KEPT.fw }),
                     other => bail!("the child ended with {other:?}"),
                 },
             }
