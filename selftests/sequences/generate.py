@@ -77,9 +77,11 @@ class Generator:
         """A place of `usual`, or one where nothing can be read or written."""
         return usual if self.chance(0.92) else self.pick(BAD)
 
-    def guest_place(self, vm: Vm) -> str:
+    def guest_place(self, vm: Vm, *, patch: bool = False) -> str:
+        """`patch` is at other physical addresses each time: what it holds must not be seen."""
         if self.chance(0.08):
-            return self.pick((*BAD, "patch+0x4000", "patch+0x2ff8", "out+0x3ff0"))
+            place = self.pick((*BAD, "patch+0x4000", "patch+0x2ff8", "out+0x3ff0"))
+            return place if patch or not place.startswith("patch") else "hole"
         offset = self.pick((0x30000, 0x31000, 0x32000, 0x33000, 0x40000, 0x41000))
         if self.chance(0.25):
             offset += self.pick((1, 8, 15, 16, 17, 0x10, 0x7F0, 0xFF0, 0xFFF))
@@ -164,7 +166,7 @@ class Generator:
             fields = f"uaddr=patch+{offset:#x} len={length:#x}"
         else:
             length = self.length((16, 0x1000, 0x2000, 0x3000, 0x10000))
-            fields = f"uaddr={self.guest_place(vm)} len={length:#x}"
+            fields = f"uaddr={self.guest_place(vm, patch=True)} len={length:#x}"
         self.sev(name, "LAUNCH_UPDATE_DATA", fields)
 
     def measure(self, name: str, vm: Vm) -> None:
@@ -180,7 +182,7 @@ class Generator:
         length = self.pick((16, 32, 64))
         if vm.owned:
             self.say(f"packet {name} len={length}")
-        fields = PACKET.format(at=self.guest_place(vm), n=hex(length))
+        fields = PACKET.format(at=self.guest_place(vm, patch=True), n=hex(length))
         if self.chance(0.15):
             field = self.pick(("hdr_uaddr", "trans_uaddr", "guest_uaddr"))
             fields += f" {field}={self.pick(BAD)}"
@@ -216,7 +218,7 @@ class Generator:
             size = self.pick((0x1000, 0x2000, 0x10000, 0x60000, 0x1001, 1))
             if self.chance(0.1):
                 size = self.pick((0, 1 << 40, (1 << 64) - 1, 1 << 63))
-            region = f"addr={self.guest_place(vm)} size={size:#x}"
+            region = f"addr={self.guest_place(vm, patch=True)} size={size:#x}"
             what = "reg"
             vm.regions += (region,)
         by = " by=fork" if self.chance(0.03) else " by=thread" if self.chance(0.03) else ""

@@ -24,6 +24,7 @@ end. Deliberate differences are in differences.list. A sequence that differs oth
 minimised and printed as a script for --replay."""
 
 LIST = Path(__file__).with_name("differences.list")
+SCRIPTED = Path(__file__).with_name("scripted")
 BATCH = 1000
 
 
@@ -88,7 +89,7 @@ def explain(
         rounds += 1
         tried = [Sequence(str(i), ops) for i, ops in enumerate(candidates)]
         shortest = min(map(len, candidates))
-        say(f"seed {found.name}: round {rounds}, {len(tried)} candidates from {shortest} operations")
+        say(f"sequence {found.name}: round {rounds}, {len(tried)} candidates from {shortest} operations")
         verdicts = judge_all(lambda s, _: machines.both(s, ", minimising"), tried, listed)
         return [
             verdicts[one.name].kind is Kind.WRONG
@@ -103,7 +104,7 @@ def explain(
     path = machines.out / f"failing-{found.name}"
     text = f"# {describe(again)}\n{shortest.text()}"
     path.write_text(text)
-    print(f"--- seed {found.name}, {len(ops)} of {len(found.ops)} operations:\n{text}---")
+    print(f"--- sequence {found.name}, {len(ops)} of {len(found.ops)} operations:\n{text}---")
     print(f"again: tools/env/enter selftests/sequences/run --replay {path}", flush=True)
 
 
@@ -116,12 +117,19 @@ def conclude(machines: Machines, passed: int, failed: int) -> int:
     return 1 if failed or not passed else 0
 
 
-def unshown(listed: list[Difference], verdicts: dict[str, Verdict]) -> list[str]:
-    """Entries of the list whose seed does not show them."""
+def generated(arguments: argparse.Namespace) -> list[Sequence]:
     return [
-        f"differences.list: seed {entry.seed} does not show: {entry.reason}"
+        Sequence(str(seed), tuple(sequence(seed, arguments.features)))
+        for seed in range(arguments.seed, arguments.seed + arguments.number)
+    ]
+
+
+def unshown(listed: list[Difference], verdicts: dict[str, Verdict]) -> list[str]:
+    """Entries of the list whose sequence does not show them."""
+    return [
+        f"differences.list: sequence {entry.sequence} does not show: {entry.reason}"
         for entry in listed
-        if entry.seed not in verdicts or verdicts[entry.seed].difference != entry
+        if entry.sequence not in verdicts or verdicts[entry.sequence].difference != entry
     ]
 
 
@@ -132,14 +140,10 @@ def compare(
     verdicts: dict[str, Verdict] = {}
     failing: dict[tuple[str, ...], list[tuple[Sequence, Verdict]]] = {}
     wrong = 0
-    seeds = list(range(arguments.seed, arguments.seed + arguments.number))
-    # Those of the list show that their entries are needed.
-    seeds += sorted({int(entry.seed) for entry in listed} - set(seeds))
-    for first in range(0, len(seeds), BATCH):
-        batch = [
-            Sequence(str(seed), tuple(sequence(seed, arguments.features)))
-            for seed in seeds[first : first + BATCH]
-        ]
+    sequences = script.read(SCRIPTED.read_text())
+    sequences += generated(arguments)
+    for first in range(0, len(sequences), BATCH):
+        batch = sequences[first : first + BATCH]
         judged = judge_all(machines.both, batch, listed)
         verdicts |= judged
         for one in batch:
@@ -149,22 +153,22 @@ def compare(
                 alike = failing.setdefault(verdict.signature(), [])
                 alike.append((one, verdict))
                 if len(alike) == 1:
-                    say(f"seed {one.name}: {describe(verdict)}")
+                    say(f"sequence {one.name}: {describe(verdict)}")
         say(
-            f"{len(verdicts)} of {len(seeds)} sequences, {wrong} wrong, "
+            f"{len(verdicts)} of {len(sequences)} sequences, {wrong} wrong, "
             f"{time.monotonic() - start:.0f} s"
         )
     for alike in list(failing.values())[: arguments.minimise]:
         explain(machines, *alike[0], listed)
     for alike in failing.values():
         names = ", ".join(one.name for one, _ in alike)
-        print(f"WRONG: seeds {names}: {describe(alike[0][1])}")
+        print(f"WRONG: sequences {names}: {describe(alike[0][1])}")
     reasons: dict[str, list[str]] = {}
     for name, verdict in verdicts.items():
         if verdict.difference:
             reasons.setdefault(verdict.difference.reason, []).append(name)
     for reason, names in sorted(reasons.items()):
-        say(f"{len(names)} deliberately different, seed {names[0]} and others: {reason}")
+        say(f"{len(names)} deliberately different, sequence {names[0]} and others: {reason}")
     missing = unshown(listed, verdicts)
     for line in missing:
         print(f"WRONG: {line}")
@@ -174,8 +178,8 @@ def compare(
 def main(argv: list[str]) -> int:
     arguments = parse(argv)
     if arguments.show:
-        for seed in range(arguments.seed, arguments.seed + arguments.number):
-            print(Sequence(str(seed), tuple(sequence(seed, arguments.features))).text(), end="")
+        for one in generated(arguments):
+            print(one.text(), end="")
         return 0
     try:
         listed = differences(LIST.read_text())

@@ -13,9 +13,10 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class Difference:
-    """A line of differences.list: `SEED | BEFORE | OPERATION | STOCK | OURS | REASON`."""
+    """A line of differences.list: `SEQUENCE | BEFORE | OPERATION | STOCK | OURS | REASON`."""
 
-    seed: str
+    # A scripted one that shows it, or a seed.
+    sequence: str
     # An operation that has to come before, `-` if none; {vm} is the one of OPERATION.
     before: str
     operation: str
@@ -41,7 +42,7 @@ def differences(text: str) -> list[Difference]:
         fields = [field.strip() for field in line.split(" | ")]
         if len(fields) != 6 or not all(fields):
             raise ValueError(
-                f"differences.list:{number}: not `SEED | BEFORE | OPERATION | STOCK | OURS | REASON`"
+                f"differences.list:{number}: not `SEQUENCE | BEFORE | OPERATION | STOCK | OURS | REASON`"
             )
         try:
             for pattern in fields[1:5]:
