@@ -15,8 +15,6 @@ DEFAULT, SEV, SEV_ES, SNP = 0, 2, 3, 4
 
 # What a sequence may contain beyond plain SEV guests.
 FEATURES = ("es", "mirrors", "moves", "transfer", "attest")
-# What both modules serve.
-DEFAULT_FEATURES = FEATURES[1:]
 
 # Firmware commands that a fault may hit, and statuses.
 FAULTS = (

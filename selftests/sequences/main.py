@@ -10,7 +10,7 @@ from pathlib import Path
 from env import cache, rust
 
 from . import script
-from .generate import DEFAULT_FEATURES, FEATURES, sequence
+from .generate import FEATURES, sequence
 from .machines import Machines, judge_all
 from .minimise import minimise
 from .script import Sequence
@@ -39,7 +39,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--seed", type=int, default=1, metavar="N", help="seed of the first one (1)")
     add("--replay", type=Path, metavar="FILE", help="run this script, and show every answer")
     add("--print", action="store_true", dest="show", help="print the sequences, run nothing")
-    add("--features", default=",".join(DEFAULT_FEATURES), help="beyond plain SEV (%(default)s)")
+    add("--features", default=",".join(FEATURES), help="beyond plain SEV (%(default)s)")
     add("--platform", choices=("sev", "es", "snp"), default="es", help="of the host (es)")
     add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3 (7.2)")
     add("--minimise", type=int, default=3, metavar="N", help="kinds of failures at most (3)")
