@@ -12,7 +12,7 @@ KERNEL ?= $(shell uname -r)
 enter := tools/env/enter
 module := build/kvm-amd.ko
 
-.PHONY: all module load unload run check clean clean-cache help
+.PHONY: all module load unload run check compare clean clean-cache help
 all: module
 
 ifneq ($(KOUT),)
@@ -35,6 +35,10 @@ unload:
 run check:
 	@$(enter) tools/env/drive $@
 
+# N: number of sequences, SEED: of the first one.
+compare:
+	@$(enter) selftests/sequences/run $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))
+
 clean:
 	rm -rf build
 
@@ -49,6 +53,8 @@ help:
 	@echo "make unload       go back to the kernel's own"
 	@echo "make run          set everything up and show it at work on an emulated SEV host"
 	@echo "make check        set everything up and run every test"
+	@echo "make compare      random sequences of ioctls on the stock module and on ours, answers compared"
+	@echo "                  N=20000 SEED=7    so many, from that seed on"
 	@echo "make clean        remove build/"
 	@echo "make clean-cache  remove build root, kernels, QEMU and other caches"
 	@echo
