@@ -12,7 +12,7 @@ KERNEL ?= $(shell uname -r)
 enter := tools/env/enter
 module := build/kvm-amd.ko
 
-.PHONY: all module load unload run check clean clean-cache help
+.PHONY: all module load unload run check check-debug clean clean-cache help
 all: module
 
 ifneq ($(KOUT),)
@@ -32,7 +32,7 @@ load:
 unload:
 	@tools/env/swap unload
 
-run check:
+run check check-debug:
 	@$(enter) tools/env/drive $@
 
 clean:
@@ -49,6 +49,7 @@ help:
 	@echo "make unload       go back to the kernel's own"
 	@echo "make run          set everything up and show it at work on an emulated SEV host"
 	@echo "make check        set everything up and run every test"
+	@echo "make check-debug  run those of the module on a debug kernel, which is built first"
 	@echo "make clean        remove build/"
 	@echo "make clean-cache  remove build root, kernels, QEMU and other caches"
 	@echo

@@ -26,8 +26,11 @@ use calls::Call;
 
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
-/// Which allocations fail: those that may sleep as well, and of single pages as well.
-const SETTINGS: [(&str, &str); 4] = [
+/// Which allocations fail: those that may sleep as well, and of single pages as well. The kernel
+/// need not log each.
+const SETTINGS: [(&str, &str); 6] = [
+    ("failslab/verbose", "0"),
+    ("fail_page_alloc/verbose", "0"),
     ("failslab/ignore-gfp-wait", "N"),
     ("fail_page_alloc/ignore-gfp-wait", "N"),
     ("fail_page_alloc/ignore-gfp-highmem", "N"),
