@@ -52,7 +52,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3, or debug (7.2)")
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
     add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
-    add("--mem", default="2G", metavar="SIZE", help="memory (2G)")
+    add("--mem", metavar="SIZE", help="memory (2G; with the debug kernel, which searches it, 1G)")
     add(
         "--icount",
         action="store_true",
@@ -89,6 +89,7 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
         arguments.put.append(test)
         command = [f"/{test.name}", *command]
     rust = arguments.module == "rust"
+    debug = arguments.kernel == debug_tree.NAME
     contents = initramfs.Contents(
         command=command,
         module=arguments.module,
@@ -105,10 +106,10 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
         initramfs=work / "initramfs",
         platform=arguments.platform,
         smp=arguments.smp,
-        memory=arguments.mem,
+        memory=arguments.mem or ("1G" if debug else "2G"),
         icount=arguments.icount,
         firmware_config=arguments.firmware_config,
-        append=f"{DEBUG if arguments.kernel == debug_tree.NAME else ''} {arguments.append}".strip(),
+        append=f"{DEBUG if debug else ''} {arguments.append}".strip(),
     )
 
 

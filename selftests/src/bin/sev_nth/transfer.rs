@@ -42,6 +42,9 @@ impl Parcel {
             certificate.encode(&mut platform, ())?;
         }
         let (session, packet) = (Mapping::anonymous(PAGE)?, Mapping::anonymous(2 * PAGE)?);
+        // As with `Subject`'s buffer.
+        session.fill(0);
+        packet.fill(0);
         Ok(Self { pdh, platform, session, packet })
     }
 
