@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make run` and `make check`: set everything up, then run the commands in `checks`."""
+"""`make run`, `make check`, `make check-debug`: set everything up, then run what `checks` lists."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from .processes import kill_group
 from .progress import StepError
 
 TABLE = Path(__file__).with_name("checks")
-GROUPS = ("run", "check")
+GROUPS = ("run", "check", "check-debug", "bench")
 FAILURE_LINES = 60
 # Two at a time: a VM leaves a CPU idle now and then.
 JOBS = 2
@@ -58,10 +58,15 @@ def lanes(group: str) -> list[list[Stage]]:
     Making a kernel tree is mostly one compiler process (the kernel crate), which leaves
     a CPU for QEMU.
     """
-    kernel_lane: list[Stage] = [
-        ("kernel tree 7.2", lambda: kernel.ensure("7.2")),
-        ("module for 7.2", lambda: module.ensure("7.2")),
-    ]
+    kernel_lane: list[Stage] = [("kernel tree 7.2", lambda: kernel.ensure("7.2"))]
+    if group == "check-debug":
+        kernel_lane += [
+            ("debug kernel", lambda: kernel.ensure("debug")),
+            ("module for debug", lambda: module.ensure("debug")),
+            ("in-tree selftests", lambda: kselftest.ensure_all("debug")),
+        ]
+    else:
+        kernel_lane += [("module for 7.2", lambda: module.ensure("7.2"))]
     if group == "check":
         kernel_lane += [
             ("in-tree selftests", lambda: kselftest.ensure_all("7.2")),
@@ -201,7 +206,7 @@ def main() -> int:
         if not checks:
             raise StepError(f"no such check: {' '.join(arguments.name)}")
         set_up(arguments.group)
-        passed, failed = run_all(checks, JOBS if arguments.group == "check" else 1)
+        passed, failed = run_all(checks, 1 if arguments.group == "run" else JOBS)
     except StepError as error:
         print(f"{arguments.group}: {error}", file=sys.stderr)
         print("0 passed, 1 failed")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel trees, one for each patch level and version of the scripts that make it.
 
-/cache/kernel/SERIES names the tree that was made last:
+/cache/kernel/SERIES (7.2, 7.3, debug) names the tree that was made last:
     src/      source (KSRC), without bulk that neither modules nor selftests need
     build/    build tree (KOUT), modules_prepare done: the modules built against it load
               on the stock image
-    image/    vmlinuz and lib/modules/RELEASE, from the stock packages
+    image/    vmlinuz and lib/modules/RELEASE, from the stock packages (of debug: built)
     version   RELEASE, e.g. 7.2.12+deb13-amd64
 """
 
@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from . import cache, debian, kernel_tree, progress
+from . import cache, debian, debug_tree, kernel_tree, progress
 from .progress import StepError
 
 KERNELS = cache.CACHE / "kernel"
@@ -36,14 +36,17 @@ def find(kernel: str) -> Path | None:
 
 
 def ensure(kernel: str, update: bool = False) -> Path:
-    """Returns the tree of `kernel`, a series or a release, made now if there is none.
+    """Returns the tree of `kernel`, a series, a release or `debug`, made now if there is none.
 
     `update` asks the mirror for a newer patch level of a series first.
     """
+    if kernel == debug_tree.NAME:
+        return debug_tree.ensure(ensure(debug_tree.BASE, update))
     series = debian.series_of(kernel)
     if series not in SERIES:
         raise StepError(
-            f"kernel {kernel} is not supported; choose a Debian kernel, {' or '.join(SERIES)}"
+            f"kernel {kernel} is not supported; choose a Debian kernel, {' or '.join(SERIES)}, "
+            f"or {debug_tree.NAME}"
         )
     entry = find(kernel)
     if entry and not update:
@@ -59,9 +62,15 @@ def ensure(kernel: str, update: bool = False) -> Path:
     return entry
 
 
+def make_command(tree: Path, *arguments: str) -> list[str | Path]:
+    """`make` in a tree, with the compilers that are its own."""
+    maker = debug_tree if debug_tree.is_debug(tree) else kernel_tree
+    return maker.make_command(tree / "src", tree / "build", *arguments)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/env/kernel", description="Prepare a kernel tree.")
-    parser.add_argument("kernel", help="a series (7.2) or a release (7.2.12+deb13-amd64)")
+    parser.add_argument("kernel", help="a series (7.2), a release (7.2.12+deb13-amd64), or debug")
     parser.add_argument("--update", action="store_true", help="look for a newer patch level")
     arguments = parser.parse_args()
     try:

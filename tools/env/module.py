@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import cache, kernel, kernel_tree, progress
+from . import cache, kernel, progress
 from .progress import StepError
 
 SOURCES = cache.SRC / "src"
@@ -15,7 +15,7 @@ KEEP = 4  # modules of each release: other checkouts use this cache as well
 
 
 def ensure(name: str) -> Path:
-    """The module for the kernel `name`, a series or a release."""
+    """The module for the kernel `name`, a series, a release or `debug`."""
     if override := os.environ.get("SEV_MODULE"):
         return Path(override)
     tree = kernel.ensure(name)
@@ -26,7 +26,7 @@ def ensure(name: str) -> Path:
     def build(new: Path) -> None:
         objects = new / "objects"
         options = (f"M={SOURCES}", f"MO={objects}", "modules")
-        command = kernel_tree.make_command(tree / "src", tree / "build", *options)
+        command = kernel.make_command(tree, *options)
         log = cache.LOGS / f"module-{key}.log"
         progress.run(f"module {release}", "building", command, log)
         shutil.copy(objects / "kvm-amd.ko", new / "kvm-amd.ko")
@@ -40,7 +40,7 @@ def ensure(name: str) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/env/module", description="Build kvm-amd.ko.")
-    parser.add_argument("kernel", help="a series (7.2) or a release (7.2.12+deb13-amd64)")
+    parser.add_argument("kernel", help="a series (7.2), a release (7.2.12+deb13-amd64), or debug")
     parser.add_argument("--copy", type=Path, metavar="FILE", help="copy the module there")
     arguments = parser.parse_args()
     try:

@@ -55,7 +55,9 @@ def base(kernel: Path) -> Path:
     release = (kernel / "version").read_text().strip()
     here = Path(__file__)
     programs = (GUEST / "init", GUEST / "psp", BUSYBOX)
-    key = cache.key_of(release, here.read_bytes(), *(path.read_bytes() for path in programs))
+    # Of a debug kernel there are several configurations of the same release.
+    parts = (kernel.resolve().name, here.read_bytes(), *(path.read_bytes() for path in programs))
+    key = cache.key_of(*parts)
     entry = cache.CACHE / "initramfs" / f"{release}-{key}"
     cache.ensure(entry, lambda new: make_base(kernel, release, new / "base.cpio"))
     cache.keep_newest(entry.parent, f"{release}-*", 1)

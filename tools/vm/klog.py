@@ -24,7 +24,8 @@ COMPLAINTS = (
     r"unable to handle",
     r"Kernel panic",
     r"UBSAN: ",
-    r"kmemleak: [1-9]\d* new suspected",
+    r"kmemleak: (?:[1-9]\d* new suspected|Kernel memory leak detector disabled)",
+    r"not ok \d",  # KUnit
     r"DEBUG_LOCKS_WARN_ON",
     r"SEV-SNP: .*(?:RMP fault|leaked)",
     r"watchdog: .*(?:hard LOCKUP|soft lockup)",

@@ -11,7 +11,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from env import firmware, kernel, kselftest, module, qemu
+from env import debug_tree, firmware, kernel, kselftest, module, qemu
 from env.progress import StepError
 
 from . import initramfs, klog, session
@@ -33,6 +33,9 @@ TIMED_OUT = 124
 VM_FAILED = 125
 NOT_SET_UP = 2
 
+# The debug kernel shows where leaked objects came from, and goes on after a report of KASAN.
+DEBUG = "kmemleak.verbose=1 kasan_multi_shot"
+
 # EPYC models have features that TCG lacks; Linux does without them.
 QEMU_NOISE = re.compile(r".*warning: TCG doesn't support requested feature: .*\n?")
 
@@ -46,10 +49,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--module", choices=("rust", "stock"), default="rust", help="which kvm-amd (rust)")
     add("--platform", choices=tuple(PLATFORMS), default="sev", help="what the CPU offers (sev)")
-    add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3 (7.2)")
+    add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3, or debug (7.2)")
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
     add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
-    add("--mem", default="2G", metavar="SIZE", help="memory (2G)")
+    add("--mem", metavar="SIZE", help="memory (2G; with the debug kernel, which searches it, 1G)")
     add(
         "--icount",
         action="store_true",
@@ -86,6 +89,7 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
         arguments.put.append(test)
         command = [f"/{test.name}", *command]
     rust = arguments.module == "rust"
+    debug = arguments.kernel == debug_tree.NAME
     contents = initramfs.Contents(
         command=command,
         module=arguments.module,
@@ -102,10 +106,10 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
         initramfs=work / "initramfs",
         platform=arguments.platform,
         smp=arguments.smp,
-        memory=arguments.mem,
+        memory=arguments.mem or ("1G" if debug else "2G"),
         icount=arguments.icount,
         firmware_config=arguments.firmware_config,
-        append=arguments.append,
+        append=f"{DEBUG if debug else ''} {arguments.append}".strip(),
     )
 
 
