@@ -9,6 +9,10 @@
 //! | [`vm`] | one VM: memory slot, commands, the launch sequence |
 //! | [`vcpu`] | a vCPU in 64-bit mode, run until it halts |
 //! | [`guest`] | guest programs and the guest's physical memory map |
+//! | [`cgroup`] | groups of the misc controller |
+//! | [`context`] | both kinds of VM, mirrors and moves |
+//! | [`transfer`] | SEND and RECEIVE: from one platform to another |
+//! | [`other`] | other processes that hold VMs |
 //! | [`bad`] | arguments that commands have to refuse |
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
 //! | [`psp`] | the emulated PSP's control port: counters and faults |
@@ -17,14 +21,18 @@
 //! | [`ktap`] | test registration, case lines, KTAP output |
 
 pub mod bad;
+pub mod cgroup;
 pub mod cmd;
+pub mod context;
 pub mod guest;
 pub mod host;
 pub mod kds;
 pub mod ktap;
 pub mod mem;
+pub mod other;
 pub mod psp;
 pub mod state;
 pub mod tenant;
+pub mod transfer;
 pub mod vcpu;
 pub mod vm;

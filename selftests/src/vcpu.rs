@@ -50,6 +50,16 @@ impl Vcpu {
         Ok(vcpu)
     }
 
+    /// A vCPU as KVM made it.
+    pub fn bare(fd: VcpuFd) -> Self {
+        Self { fd }
+    }
+
+    /// The vCPU's file, for calls that have no method here.
+    pub fn fd(&mut self) -> &mut VcpuFd {
+        &mut self.fd
+    }
+
     /// Makes the vCPU start the program over with other arguments.
     pub fn enter(&self, index: u64, args: [u64; 4]) -> Result<()> {
         self.enter_at(guest::CODE, index, args)
