@@ -43,9 +43,10 @@ impl Other {
         numbers.with_context(|| format!("the other process says {line:?}"))
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Whether it sleeps where only a fatal signal wakes it.
+    pub fn waits(&self) -> Result<bool> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        Ok(stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('D')))
     }
 
     /// A descriptor of our own for what its descriptor `number` stands for.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`: guests that run on, other processes, races, signals.
 
-use std::fs;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
@@ -329,7 +328,7 @@ fn killed_while_waiting(t: &mut Test) -> Result<()> {
         }
         let mut mover = Other::start("mover", &[inherited.to_string()])?;
         t.value("mover", mover.line()?.as_str(), "ready");
-        while !waits(mover.id())? {
+        while !mover.waits()? {
             ensure!(!command.is_finished(), "the mover did not wait");
         }
         let status = mover.kill()?;
@@ -344,10 +343,4 @@ fn killed_while_waiting(t: &mut Test) -> Result<()> {
     let taker = beside(&host, VmType::Sev, &source)?;
     t.case("move", taker.move_from(&source), Answer::OK_KEPT);
     Ok(())
-}
-
-/// Whether a process sleeps where only a fatal signal wakes it.
-fn waits(process: u32) -> Result<bool> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    Ok(stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('D')))
 }
