@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cmd::Answer;
-use crate::psp::Psp;
+use crate::psp::{Counters, Psp};
 use crate::state::Held;
 
 /// A test function.
@@ -24,6 +24,7 @@ pub type Function = fn(&mut Test<'_>) -> Result<()>;
 pub struct Test<'a> {
     name: String,
     wrong: u32,
+    leaked_charges: u64,
     /// The emulated PSP's control port.
     pub psp: &'a mut Psp,
 }
@@ -62,6 +63,16 @@ impl Test<'_> {
         Ok(())
     }
 
+    /// Records how many ASIDs were released by firmware since `before`, and that each was once.
+    pub fn released(&mut self, case: &str, before: &Counters, expected: u64) -> Result<()> {
+        let after = self.psp.counters()?;
+        for name in ["DEACTIVATE", "DECOMMISSION"] {
+            let more = after.count(name) - before.count(name);
+            self.value(&format!("{case}_{}", name.to_lowercase()), more, expected);
+        }
+        Ok(())
+    }
+
     /// Records that something holds.
     pub fn check(&mut self, case: &str, holds: bool) {
         self.value(case, holds, true);
@@ -75,6 +86,11 @@ impl Test<'_> {
     /// Records an answer of another kind without an expectation of its own.
     pub fn observe(&mut self, case: &str, answer: impl Display) {
         println!("# case {}.{case} {answer}", self.name);
+    }
+
+    /// Says that the module is known to leave `count` SEV charges behind in this test.
+    pub fn leaks_charges(&mut self, count: u64) {
+        self.leaked_charges += count;
     }
 
     /// A remark for the reader; ignored by comparisons.
@@ -126,10 +142,11 @@ fn run_one(name: &str, function: Function, clean: bool) -> Option<String> {
     let outcome = || -> Result<u32> {
         let mut psp = Psp::open()?;
         psp.clear_faults()?;
-        let before = Held::now(&mut psp)?;
-        let mut test = Test { name: name.to_owned(), wrong: 0, psp: &mut psp };
+        let mut before = Held::now(&mut psp)?;
+        let mut test = Test { name: name.to_owned(), wrong: 0, leaked_charges: 0, psp: &mut psp };
         let result = function(&mut test);
         let mut wrong = test.wrong;
+        before.charged = before.charged.map(|charged| charged + test.leaked_charges);
         psp.clear_faults()?;
         let after = Held::now(&mut psp)?;
         if clean && after != before {

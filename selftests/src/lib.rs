@@ -14,6 +14,10 @@
 //! | [`ghcb`] | layout, requests and answers of the GHCB |
 //! | [`hostile`] | hostile VMGEXITs from a seed |
 //! | [`step`] | an ES guest that makes one VMGEXIT at a time |
+//! | [`cgroup`] | groups of the misc controller |
+//! | [`context`] | both kinds of VM, mirrors and moves |
+//! | [`transfer`] | SEND and RECEIVE: from one platform to another |
+//! | [`other`] | other processes that hold VMs |
 //! | [`bad`] | arguments that commands have to refuse |
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
 //! | [`psp`] | the emulated PSP's control port: counters and faults |
@@ -22,7 +26,9 @@
 //! | [`ktap`] | test registration, case lines, KTAP output |
 
 pub mod bad;
+pub mod cgroup;
 pub mod cmd;
+pub mod context;
 pub mod es;
 pub mod es_guest;
 pub mod ghcb;
@@ -32,9 +38,11 @@ pub mod hostile;
 pub mod kds;
 pub mod ktap;
 pub mod mem;
+pub mod other;
 pub mod psp;
 pub mod state;
 pub mod step;
 pub mod tenant;
+pub mod transfer;
 pub mod vcpu;
 pub mod vm;

@@ -5,7 +5,7 @@
 //! volatile accesses, so that a concurrent writer is a stale value and never undefined.
 
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
 use anyhow::{Result, ensure};
@@ -201,6 +201,22 @@ impl GuestMemory {
             unsafe { mman::mmap(place, page, READ_WRITE, flags, &self.fd, offset as i64)? };
         }
         Ok(window)
+    }
+
+    /// The same memory with a descriptor and a mapping of its own.
+    pub fn share(&self) -> Result<Self> {
+        Self::from_fd(self.fd.try_clone()?, self.map.len())
+    }
+
+    /// The first `len` bytes of memory that somebody else has made.
+    pub fn from_fd(fd: OwnedFd, len: usize) -> Result<Self> {
+        let map = Mapping::shared(fd.as_fd(), len, 0)?;
+        Ok(Self { fd, map })
+    }
+
+    /// The number of the memory's descriptor.
+    pub fn fd_number(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// A second mapping of the same memory.

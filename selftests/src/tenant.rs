@@ -133,7 +133,7 @@ pub fn build() -> Result<Build> {
 }
 
 /// The bytes of a `repr(C, packed)`-like wire structure of the crate `sev`.
-fn bytes_of<T>(wire: &T) -> Vec<u8> {
+pub(crate) fn bytes_of<T>(wire: &T) -> Vec<u8> {
     // SAFETY: the types passed (Certificate, launch::sev::Session, Header) are repr(C) wire
     // formats without padding, made of integers only; the crate itself hands them to the
     // kernel by address in the same way.

@@ -50,6 +50,11 @@ impl Vcpu {
         Ok(vcpu)
     }
 
+    /// A vCPU as KVM made it.
+    pub fn bare(fd: VcpuFd) -> Self {
+        Self { fd }
+    }
+
     /// The vCPU's file, for calls that have no method here.
     pub fn fd(&mut self) -> &mut VcpuFd {
         &mut self.fd

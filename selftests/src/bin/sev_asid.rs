@@ -9,13 +9,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use nix::errno::Errno::EBUSY;
+use sev_vm::cgroup::{self, Cgroup, ROOT};
 use sev_vm::cmd::{Answer, issue};
 use sev_vm::host::{EncryptionLeaf, Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::state::charged;
 use sev_vm::vm::addr_of;
-
-const ROOT: &str = "/sys/fs/cgroup";
 
 fn main() -> ExitCode {
     ktap::run(
@@ -196,52 +195,28 @@ fn two_at_once(t: &mut Test) -> Result<()> {
     Ok(())
 }
 
-/// A cgroup with this process in it, gone at the end.
-struct Cgroup(String);
-
-impl Cgroup {
-    fn new(name: &str, limit: u32) -> Result<Self> {
-        fs::write(format!("{ROOT}/cgroup.subtree_control"), "+misc").context("enable misc")?;
-        let group = Self(format!("{ROOT}/{name}"));
-        fs::create_dir(&group.0)?;
-        fs::write(format!("{}/misc.max", group.0), format!("sev {limit}"))?;
-        enter(&group.0)?;
-        Ok(group)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let left = enter(ROOT).and_then(|()| Ok(fs::remove_dir(&self.0)?));
-        left.expect("the cgroup of the test can be removed");
-    }
-}
-
-fn enter(cgroup: &str) -> Result<()> {
-    Ok(fs::write(format!("{cgroup}/cgroup.procs"), "0")?)
-}
-
 /// Each ASID is charged to the cgroup of the process that initialised the VM, until the VM goes.
 fn cgroup_limit(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
-    let group = Cgroup::new("sev-limit", 3)?;
+    let group = Cgroup::new("sev-limit", "sev 3")?;
+    group.enter()?;
     let (mut vms, refusal) = fill(&host)?;
     t.value("vms", vms.len(), 3);
     t.case("beyond_limit", refusal, Answer::refused(EBUSY));
-    t.check("charged", charged(&group.0)? == Some(3));
-    let events = fs::read_to_string(format!("{}/misc.events", group.0))?;
+    t.check("charged", charged(group.path())? == Some(3));
+    let events = fs::read_to_string(format!("{}/misc.events", group.path()))?;
     t.check("event_counted", events.lines().any(|line| line == "sev.max 1"));
     // Started guests and their firmware commands cost nothing more.
     t.case("start", start(&host, &vms[0]), Answer::OK);
-    t.check("still_charged", charged(&group.0)? == Some(3));
-    enter(ROOT)?;
+    t.check("still_charged", charged(group.path())? == Some(3));
+    cgroup::leave()?;
     let (outside, answer) = init(&host)?;
     t.case("outside", answer, Answer::OK_KEPT);
-    t.check("outside_not_charged_there", charged(&group.0)? == Some(3));
+    t.check("outside_not_charged_there", charged(group.path())? == Some(3));
     vms.pop();
-    t.check("uncharged_where_charged", charged(&group.0)? == Some(2));
+    t.check("uncharged_where_charged", charged(group.path())? == Some(2));
     drop((vms, outside));
-    t.check("nothing_left", charged(&group.0)? == Some(0));
+    t.check("nothing_left", charged(group.path())? == Some(0));
     Ok(())
 }
 

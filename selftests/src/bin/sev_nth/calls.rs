@@ -40,14 +40,7 @@ impl Subject {
         // Its pages are there: if the kernel had to allocate them, to write to them after the
         // firmware's answer, a failure would be EFAULT, and the answer would be lost.
         buffer.fill(0);
-        Ok(Self {
-            vm,
-            others: Vec::new(),
-            buffer,
-            packet: None,
-            owner: None,
-            parcel: None,
-        })
+        Ok(Self { vm, others: Vec::new(), buffer, packet: None, owner: None, parcel: None })
     }
 
     fn area(&self) -> u64 {
