@@ -8,6 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,8 +23,8 @@ use sev_vm::state::Held;
 const LEASES: [u64; 2] = [300, 70];
 /// Time after which what is still held counts as a leak.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The cgroup that the sequences run in.
-pub const CGROUP: &str = "/sys/fs/cgroup/sequences";
+/// Which cgroup the sequences run in. A charge that is lost is the cgroup's for ever.
+static CGROUP: AtomicU32 = AtomicU32::new(0);
 const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "UBSAN", "KASAN", "refcount_t"];
 
 /// The host as it has to be after each sequence.
@@ -37,11 +39,10 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Takes what is held now for the baseline, and enters [`CGROUP`].
+    /// Takes what is held now for the baseline, and enters a cgroup.
     pub fn new() -> Result<Self> {
-        fs::create_dir_all(CGROUP)?;
         fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+misc")?;
-        fs::write(format!("{CGROUP}/cgroup.procs"), std::process::id().to_string())?;
+        enter_cgroup()?;
         let mut psp = Psp::open()?;
         psp.clear_faults()?;
         let module = if Host::open()?.is_ours() { "rust" } else { "stock" };
@@ -117,14 +118,31 @@ impl Baseline {
             ensure!(status.success(), "{program} {argument}: {status}");
         }
         self.leased = [0; 2];
+        if !charges()?.is_empty() {
+            enter_cgroup()?;
+            let charged = Held::now(&mut self.psp)?.charged;
+            self.held.charged = charged;
+        }
         ensure!(self.leak()?.is_none(), "held after a reload: {:?}", self.leak()?);
         Ok(())
     }
 }
 
-/// Charges of [`CGROUP`], without resources that nothing is charged to.
+/// A file of the cgroup that the sequences run in.
+pub fn cgroup(file: &str) -> String {
+    format!("/sys/fs/cgroup/sequences-{}/{file}", CGROUP.load(Relaxed))
+}
+
+/// Makes another cgroup, without charges, and enters it.
+fn enter_cgroup() -> Result<()> {
+    CGROUP.fetch_add(1, Relaxed);
+    fs::create_dir(cgroup(""))?;
+    Ok(fs::write(cgroup("cgroup.procs"), std::process::id().to_string())?)
+}
+
+/// Charges of the cgroup, without resources that nothing is charged to.
 fn charges() -> Result<String> {
-    let text = fs::read_to_string(format!("{CGROUP}/misc.current"))?;
+    let text = fs::read_to_string(cgroup("misc.current"))?;
     let charged = text.lines().filter(|line| !line.ends_with(" 0"));
     Ok(charged.map(|line| line.replace(' ', ":")).collect::<Vec<_>>().join(","))
 }
