@@ -53,9 +53,16 @@ impl UserRange {
         })
     }
 
-    /// `None` if the range is empty or does not lie in one page, or is at address 0.
-    pub(crate) fn within_page(start: u64, len: u32) -> Option<Self> {
-        Self::new(start, u64::from(len)).filter(|range| start != 0 && range.pages() == 1)
+    /// `None` if the range is empty or does not lie in one page, or is at address 0. Unlike others
+    /// it may end with the last byte of the address space.
+    pub(crate) const fn within_page(start: u64, len: u32) -> Option<Self> {
+        let offset = start as usize % PAGE_SIZE;
+        let len = len as usize;
+
+        if start == 0 || len == 0 || len > PAGE_SIZE.wrapping_sub(offset) {
+            return None;
+        }
+        Some(Self { start, len })
     }
 
     pub(crate) const fn start(self) -> u64 {
@@ -125,6 +132,20 @@ mod tests {
         assert_eq!(UserRange::new(u64::MAX, 1), None);
         assert_eq!(UserRange::new(1, u64::MAX), None);
         assert!(UserRange::new(0, u64::MAX).is_some());
+    }
+
+    #[test]
+    fn knows_what_lies_in_a_page() {
+        let within = |start, len| UserRange::within_page(start, len).map(UserRange::pages);
+
+        assert_eq!(within(0x1000, 0x1000), Some(1));
+        assert_eq!(within(0x1fff, 1), Some(1));
+        assert_eq!(within(u64::MAX - 0xfff, 0x1000), Some(1));
+        assert_eq!(within(0x1001, 0x1000), None);
+        assert_eq!(within(0x1fff, 2), None);
+        assert_eq!(within(0x1000, u32::MAX), None);
+        assert_eq!(within(0x1000, 0), None);
+        assert_eq!(within(0, 16), None);
     }
 
     #[test]

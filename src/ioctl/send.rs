@@ -51,7 +51,8 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
     let platform_certs = Blob::from_user(params.plat_certs_uaddr, params.plat_certs_len)?;
     let amd_certs = Blob::from_user(params.amd_certs_uaddr, params.amd_certs_len)?;
 
-    let mut answer = (0, 0);
+    // The firmware changes these, if it is asked.
+    let mut answer = (0, params.session_len);
     let result = context.launched().and_then(|launched| {
         let recipient = Recipient {
             pdh: pdh.buffer(),
