@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Messages as kernels print them, from public bug reports and the kernel's own format strings."""
+"""Messages as kernels print them, from public bug reports, the kernel's own format strings, and
+the debug kernel after tests/provoke."""
 
 import unittest
 
@@ -22,11 +23,22 @@ BAD = """\
 [    1.000000] INFO: trying to register non-static key.
 [    1.000000] WARNING: possible circular locking dependency detected
 [    1.000000] WARNING: suspicious RCU usage
+[   28.819626] BUG: KASAN: slab-use-after-free in init_module+0x552/0x1000 [provoke]
+[   28.833510] BUG: KASAN: vmalloc-out-of-bounds in init_module+0x56d/0x1000 [provoke]
+[   28.854070] UBSAN: shift-out-of-bounds in /src/tools/vm/tests/provoke/provoke.c:74:2
+[   28.867822] WARNING: lib/list_debug.c:37 at __list_add_valid_or_report+0x10a/0x130, CPU#0: insmod/72
+[   28.881826] BUG: sleeping function called from invalid context at provoke.c:81
+[   28.883847] BUG: using smp_processor_id() in preemptible [00000000] code: insmod/72
+[  757.918903] kmemleak: 5 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+[    2.000000] kmemleak: Kernel memory leak detector disabled
+[    1.000000]     not ok 1 a_test_of_kunit
 [    1.000000] rust_kernel: panicked at src/main.rs:1:2:
 [    1.000000][   T77] WARNING: CPU: 0 PID: 77 at kernel/foo.c:1 bar+0x1/0x2
 """.splitlines()
 
 GOOD = """\
+[   24.365182] kmemleak: Kernel memory leak detector initialized (mem pool available: 14667)
+[   24.381526] KTAP version 1
 [    0.000000] Linux version 7.2.12+deb13-amd64
 [    0.100000] rcu: 	RCU calculated value of scheduler-enlistment delay is 25 jiffies.
 [    0.100000] rcu: INFO: nothing of note

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Does what the debug kernel has to notice, one mistake for each of its facilities, in the order
- * in which they can follow each other: lockdep stops at its first report.
+ * in which they can follow each other: after most reports lockdep is not trusted any more.
  */
 
 #include <linux/list.h>
@@ -16,9 +16,9 @@ static DEFINE_MUTEX(first);
 static DEFINE_MUTEX(second);
 static DEFINE_SPINLOCK(spin);
 static int __rcu *protected;
-static int table[4];
-static int index = 4;
-static int width = 32;
+static volatile int table[4];
+static volatile int index = 4;
+static volatile int width = 32;
 
 static void use_after_free(void)
 {
@@ -65,13 +65,15 @@ static int __init provoke(void)
 	LIST_HEAD(head);
 	LIST_HEAD(entry);
 
+	(void)rcu_dereference(protected);
+	lock_in_both_orders();
+
 	use_after_free();
 	vmalloc_out_of_bounds();
 	lose();
 
-	OPTIMIZER_HIDE_VAR(index);
-	WRITE_ONCE(table[index % 5], 1);
-	WRITE_ONCE(table[0], 1 << READ_ONCE(width));
+	table[index] = 1;
+	table[0] = 1 << width;
 
 	/* Twice the same entry. */
 	list_add(&entry, &head);
@@ -81,11 +83,7 @@ static int __init provoke(void)
 	might_sleep();
 	spin_unlock(&spin);
 
-	raw_smp_processor_id();
 	(void)smp_processor_id();
-
-	(void)rcu_dereference(protected);
-	lock_in_both_orders();
 	return 0;
 }
 
