@@ -159,12 +159,13 @@ impl EncContext {
 
     /// EINVAL if it was launched before; `launched` is released then.
     pub(crate) fn set_launched(&self, launched: Launched) -> Result {
-        self.card.set_handle(launched.handle());
-        if self.launched.populate(launched) {
-            Ok(())
-        } else {
-            Err(EINVAL)
+        let handle = launched.handle();
+
+        if !self.launched.populate(launched) {
+            return Err(EINVAL);
         }
+        self.card.set_handle(handle);
+        Ok(())
     }
 
     /// Pins memory for the duration of a command. Errors as [`Pinned::new`].
