@@ -15,9 +15,12 @@ use anyhow::{Result, ensure};
 use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 
+use sev_vm::es::Setup;
+use sev_vm::ghcb::{Field, Ghcb, exit};
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
 use sev_vm::mem::{GuestMemory, Mapping, PAGE};
+use sev_vm::program;
 use sev_vm::psp::Psp;
 use sev_vm::vcpu::Exit;
 use sev_vm::vm::{Vm, addr_of};
@@ -92,6 +95,77 @@ impl Bench {
         println!("bench {name} instructions={instructions} commands={commands} wbinvd={wbinvd}");
         Ok(())
     }
+}
+
+/// Pages shared with the host: least number of ticks, the GHCB, and what it holds before each exit.
+const LEAST: u64 = guest::SHARED.start;
+const GHCB: u64 = LEAST + PAGE as u64;
+const REQUEST: u64 = GHCB + PAGE as u64;
+
+program! {
+    /// Makes RDX VMGEXITs with the value RCX of the GHCB MSR, and with the page at [`REQUEST`] in
+    /// the GHCB; stores the ticks of the fastest at [`LEAST`] and halts.
+    vmgexits:
+    "mov r8, rdx"
+    "mov r9, rcx"
+    "mov r12, -1"
+    "2: mov esi, 0x22000"
+    "mov edi, 0x21000"
+    "mov ecx, 512"
+    "rep movsq"
+    "mov ecx, 0xc0010130"
+    "mov eax, r9d"
+    "mov rdx, r9"
+    "shr rdx, 32"
+    "wrmsr"
+    "rdtsc"
+    "mov r10d, eax"
+    "mov r11d, edx"
+    "rep vmmcall"
+    "rdtsc"
+    "shl rdx, 32"
+    "mov eax, eax"
+    "or rax, rdx"
+    "shl r11, 32"
+    "or r10, r11"
+    "sub rax, r10"
+    "cmp rax, r12"
+    "cmovb r12, rax"
+    "dec r8"
+    "jnz 2b"
+    "mov [0x20000], r12"
+    "hlt"
+}
+
+/// From VMGEXIT to the instruction after it, by the guest's own clock. Only exits that are
+/// answered without userspace.
+fn answered_vmgexits(bench: &mut Bench) -> Result<()> {
+    ensure!([LEAST, GHCB, REQUEST] == [0x2_0000, 0x2_1000, 0x2_2000], "the program's addresses");
+    let requests = [
+        ("CPUID", Ghcb::request(exit::CPUID, 0, 0).with(Field::Rax, 0).with(Field::Rcx, 0)),
+        ("MSR read", Ghcb::request(exit::MSR, 0, 0).with(Field::Rcx, 0x1b)),
+        ("hypervisor features", Ghcb::request(exit::HV_FEATURES, 0, 0)),
+        ("AP jump table", Ghcb::request(exit::AP_JUMP_TABLE, 1, 0)),
+        ("NMI complete", Ghcb::request(exit::NMI_COMPLETE, 0, 0)),
+        ("port output of nothing", Ghcb::request(exit::IOIO, 0, 0).with(Field::Rax, 0)),
+        ("malformed", Ghcb::request(exit::CPUID, 0, 0)),
+    ];
+    // CPUID 0, EBX; the protocol's versions.
+    let msrs = [("MSR protocol, CPUID", 1 << 30 | 4), ("MSR protocol, versions", 2)];
+    let by_page = requests.map(|(name, ghcb)| (name, Some(ghcb), GHCB));
+    let by_msr = msrs.map(|(name, value)| (name, None, value));
+
+    for (name, ghcb, msr) in by_page.into_iter().chain(by_msr) {
+        let args = [0, 0, 64, msr];
+        let mut vm = Setup::version(2).launch(&bench.host, vmgexits(), &[args])?;
+        if let Some(ghcb) = ghcb {
+            vm.memory.write(REQUEST as usize, &ghcb.0);
+        }
+        vm.vcpus[0].run_to_halt()?;
+        let instructions = vm.memory.read_u64(LEAST as usize) / bench.ticks;
+        println!("bench VMGEXIT, {name} instructions={instructions} commands=- wbinvd=0");
+    }
+    Ok(())
 }
 
 fn good(what: &str, answer: sev_vm::cmd::Answer) -> Result<()> {
@@ -263,5 +337,6 @@ fn main() -> Result<()> {
     launching(&mut bench)?;
     running(&mut bench)?;
     memory(&mut bench)?;
-    transfers(&mut bench)
+    transfers(&mut bench)?;
+    answered_vmgexits(&mut bench)
 }
