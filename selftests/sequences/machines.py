@@ -23,8 +23,11 @@ FIRMWARE = "seed=5e9e"
 PROGRESS = 20.0  # seconds
 # To start a VM, and for each sequence.
 PATIENCE = (120.0, 3.0)
-# The modules' VMs are started anew this often at most because bytes could not be compared.
+# The modules' VMs are started this often at most because one ended before its last sequence.
 ROUNDS = 3
+# Boots until the memory that the sequences want is free, and what the program says if it is not.
+BOOTS = 4
+NO_PLACE = "no huge page at frame"
 
 Report = Callable[[str], None]
 
@@ -41,6 +44,19 @@ class Machines:
     problems: list[str] = field(default_factory=list)
 
     def run(
+        self, module: str, sequences: list[Sequence], label: str, *, each: bool = False
+    ) -> Output:
+        """As `boot`; once more if the kernel needed a page that the sequences want."""
+        for _ in range(BOOTS - 1):
+            try:
+                return self.boot(module, sequences, label, each=each)
+            except RuntimeError as error:
+                if NO_PLACE not in str(error):
+                    raise
+                self.report(f"{module}{label}: {NO_PLACE}; another boot")
+        return self.boot(module, sequences, label, each=each)
+
+    def boot(
         self, module: str, sequences: list[Sequence], label: str, *, each: bool = False
     ) -> Output:
         """With `each`, every answer has the firmware's commands, which takes longer."""
@@ -104,34 +120,26 @@ def judge_all(
 ) -> dict[str, Verdict]:
     """A verdict for each sequence, by name.
 
-    The firmware's random numbers are one stream. Once the two modules issued different commands,
-    bytes that follow from them cannot be compared in that VM any more; such sequences are run
-    again without those that differ. So are those behind one that ended a VM.
+    Sequences behind one that ended a VM are run again.
     """
     verdicts: dict[str, Verdict] = {}
     left = list(sequences)
     for round_ in range(ROUNDS):
         again = [f", again {round_}" if round_ else ""]
         stock, ours = both(left, label + again[0])
-        unclear = []
-        synchronous = True
+        missed = []
         for sequence in left:
             pair = [output.outcomes.get(sequence.name) for output in (stock, ours)]
             if None in pair:
                 # Its turn never came.
-                unclear.append(sequence)
+                missed.append(sequence)
                 verdicts.pop(sequence.name, None)
                 continue
             one, other = (outcome or Outcome() for outcome in pair)
-            verdict = judge(one, other, listed, synchronous=synchronous)
-            verdicts[sequence.name] = verdict
-            if verdict.kind is Kind.UNCLEAR:
-                unclear.append(sequence)
-            if one.commands() != other.commands() or not (one.complete and other.complete):
-                synchronous = False
-        if not unclear:
+            verdicts[sequence.name] = judge(one, other, listed)
+        if not missed:
             break
-        left = unclear
+        left = missed
     for sequence in sequences:
         verdicts.setdefault(sequence.name, Verdict(Kind.WRONG, 0, "run", "never", "never"))
     return verdicts

@@ -74,7 +74,7 @@ def replay(machines: Machines, sequences: list[Sequence], listed: list[Differenc
                 print(f"        both  {answers[0][1]}")
             else:
                 print(f"        stock {answers[0][1]}\n        ours  {answers[1][1]}")
-    wrong = sum(verdict.kind in (Kind.WRONG, Kind.UNCLEAR) for verdict in verdicts.values())
+    wrong = sum(verdict.kind is Kind.WRONG for verdict in verdicts.values())
     return conclude(machines, len(sequences) - wrong, wrong)
 
 
@@ -148,7 +148,7 @@ def compare(
         verdicts |= judged
         for one in batch:
             verdict = judged[one.name]
-            if verdict.kind in (Kind.WRONG, Kind.UNCLEAR):
+            if verdict.kind is Kind.WRONG:
                 wrong += 1
                 alike = failing.setdefault(verdict.signature(), [])
                 alike.append((one, verdict))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 # Answers without what depends on random numbers of the firmware.
 BYTES = re.compile(r"bytes:(\d+):[0-9a-f]+")
-COMMANDS = re.compile(r" ?psp=(\S+)")
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,6 @@ class Outcome:
     answers: list[tuple[str, str]] = field(default_factory=list)
     complete: bool = False
 
-    def commands(self) -> list[str]:
-        return [found[1] for _, text in self.answers if (found := COMMANDS.search(text))]
 
 
 def without_bytes(text: str) -> str:

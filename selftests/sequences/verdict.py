@@ -57,8 +57,6 @@ class Kind(Enum):
     SAME = "same"
     LISTED = "listed"
     WRONG = "wrong"
-    # Only bytes differ, and the two firmwares had not drawn the same random numbers before.
-    UNCLEAR = "unclear"
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,8 @@ def complaint(outcome: Outcome) -> tuple[int, str] | None:
     return None
 
 
-def judge(
-    stock: Outcome, ours: Outcome, listed: list[Difference], *, synchronous: bool
-) -> Verdict:
-    """`synchronous`: both firmwares had drawn the same random numbers before."""
+def judge(stock: Outcome, ours: Outcome, listed: list[Difference]) -> Verdict:
+    """Both firmwares drew the same random numbers, as long as they got the same commands."""
     found = first_difference(stock, ours, without_bytes)
     if found is None:
         if bad := complaint(ours):
@@ -102,8 +98,6 @@ def judge(
         found = first_difference(stock, ours, str)
         if found is None:
             return Verdict(Kind.SAME)
-        if not synchronous:
-            return Verdict(Kind.UNCLEAR, *found)
     earlier = [operation for operation, _ in stock.answers[: found[0]]]
     for difference in listed:
         if difference.fits(earlier, *found[1:]):

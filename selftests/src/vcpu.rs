@@ -98,6 +98,8 @@ impl Vcpu {
                 VcpuExit::MmioWrite(gpa, data) => Exit::MmioWrite(gpa, data.to_vec()),
                 VcpuExit::Hlt => Exit::Halt,
                 VcpuExit::Shutdown => Exit::Shutdown,
+                // Not the CPU, which is by chance.
+                VcpuExit::FailEntry(reason, _) => Exit::Other(format!("FailEntry({reason:#x})")),
                 other => Exit::Other(format!("{other:?}")),
             });
         }

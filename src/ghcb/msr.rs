@@ -77,24 +77,24 @@ impl Request {
 
 /// The answer to [`Request::SevInfo`], and the value after a reset.
 pub(crate) fn sev_info(max_version: u16, min_version: u16, c_bit: u8) -> u64 {
-    u64::from(max_version) << 48
-        | u64::from(min_version) << 32
-        | u64::from(c_bit) << 24
+    (u64::from(max_version) << 48)
+        | (u64::from(min_version) << 32)
+        | (u64::from(c_bit) << 24)
         | u64::from(b::GHCB_MSR_SEV_INFO_RESP)
 }
 
 /// The answer to [`Request::Cpuid`]; which register it was stays in there.
 pub(crate) fn cpuid(request: u64, value: u32) -> u64 {
     let kept = request & 0xffff_ffff & !CODE;
-    u64::from(value) << b::GHCB_MSR_CPUID_VALUE_POS | kept | u64::from(b::GHCB_MSR_CPUID_RESP)
+    (u64::from(value) << b::GHCB_MSR_CPUID_VALUE_POS) | kept | u64::from(b::GHCB_MSR_CPUID_RESP)
 }
 
 /// The answer to [`Request::ApResetHold`]: not 0 if another vCPU started this one.
 pub(crate) fn ap_reset_hold(started: bool) -> u64 {
-    u64::from(started) << DATA | u64::from(b::GHCB_MSR_AP_RESET_HOLD_RESP)
+    (u64::from(started) << DATA) | u64::from(b::GHCB_MSR_AP_RESET_HOLD_RESP)
 }
 
 /// The answer to [`Request::HvFeatures`].
 pub(crate) fn hv_features(features: u64) -> u64 {
-    features << DATA | u64::from(b::GHCB_MSR_HV_FT_RESP)
+    (features << DATA) | u64::from(b::GHCB_MSR_HV_FT_RESP)
 }

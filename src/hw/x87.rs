@@ -15,7 +15,7 @@ pub(crate) fn pack(fxsave: &[u32; 32]) -> [u8; 80] {
 
     for ((low, high), register) in to.zip(fxsave.chunks_exact(4)) {
         if let &[a, b, c, _] = register {
-            let mantissa = u64::from(b) << 32 | u64::from(a);
+            let mantissa = (u64::from(b) << 32) | u64::from(a);
             low.copy_from_slice(&mantissa.to_le_bytes());
             high.copy_from_slice(&(c as u16).to_le_bytes());
         }

@@ -151,7 +151,7 @@ fn answered_vmgexits(bench: &mut Bench) -> Result<()> {
         ("malformed", Ghcb::request(exit::CPUID, 0, 0)),
     ];
     // CPUID 0, EBX; the protocol's versions.
-    let msrs = [("MSR protocol, CPUID", 1 << 30 | 4), ("MSR protocol, versions", 2)];
+    let msrs = [("MSR protocol, CPUID", (1 << 30) | 4), ("MSR protocol, versions", 2)];
     let by_page = requests.map(|(name, ghcb)| (name, Some(ghcb), GHCB));
     let by_msr = msrs.map(|(name, value)| (name, None, value));
 

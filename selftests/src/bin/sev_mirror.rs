@@ -61,7 +61,7 @@ fn descriptors(t: &mut Test) -> Result<()> {
     let number = source.fd.as_raw_fd() as u64;
     t.case("flags", mirror.context_from(COPY, 1, number), Answer::refused(EINVAL));
     // The kernel takes the number as an unsigned int.
-    t.case("high_bits_ignored", mirror.context_from(COPY, 0, number | 1 << 32), Answer::OK_KEPT);
+    t.case("high_bits_ignored", mirror.context_from(COPY, 0, number | (1 << 32)), Answer::OK_KEPT);
     Ok(())
 }
 

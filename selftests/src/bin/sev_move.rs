@@ -59,7 +59,7 @@ fn descriptors(t: &mut Test) -> Result<()> {
     let number = source.fd.as_raw_fd() as u64;
     t.case("flags", taker.context_from(MOVE, 1, number), Answer::refused(EINVAL));
     t.case("source_is_left_alone", source.guest_status(&mut Default::default()), Answer::OK);
-    t.case("high_bits_ignored", taker.context_from(MOVE, 0, number | 1 << 32), Answer::OK_KEPT);
+    t.case("high_bits_ignored", taker.context_from(MOVE, 0, number | (1 << 32)), Answer::OK_KEPT);
     Ok(())
 }
 

@@ -53,7 +53,7 @@ fn number(key: &str, value: &str, range: core::ops::RangeInclusive<u32>) -> Resu
         })
 }
 
-fn hex(key: &str, value: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn hex(key: &str, value: &str) -> Result<Vec<u8>, String> {
     let bad = || format!("config: {key}={value}: want an even number of hexadecimal digits");
     if value.is_empty() || value.len() % 2 != 0 || !value.is_ascii() {
         return Err(bad());

@@ -8,6 +8,7 @@
 //! | `fault cmd=NAME\|any n=K status=NAME\|0xNN` | `{"ok":true}`; the K-th matching command from now fails, once |
 //! | `fault cmd=NAME\|any n=K delay=USEC` | `{"ok":true}`; it takes that long |
 //! | `clear-faults` | `{"ok":true}` |
+//! | `seed HEX` | `{"ok":true}`; random numbers follow from it from now on |
 //! | `log-start` | `{"ok":true}`; a new log begins |
 //! | `log` | JSON array of `{"cmd":…,"status":…}`, oldest first, at most 65,536 |
 //!
@@ -16,6 +17,7 @@
 use serde::Serialize;
 
 use crate::command;
+use crate::config;
 use crate::firmware::Firmware;
 use crate::monitor::{Effect, Fault};
 use crate::status::Status;
@@ -80,6 +82,7 @@ impl Firmware {
             ["reset-counters"] => self.monitor.reset_counters(self.guests.len()),
             ["clear-faults"] => self.monitor.clear_faults(),
             ["log-start"] => self.monitor.start_log(),
+            ["seed", digits] => self.seed(&config::hex("seed", digits)?),
             ["fault", items @ ..] => {
                 if !self.monitor.arm(parse_fault(items)?) {
                     return Err("too many faults armed: send clear-faults".into());

@@ -79,6 +79,11 @@ impl Firmware {
         })
     }
 
+    /// Random numbers follow from `seed` from now on.
+    pub(crate) fn seed(&mut self, seed: &[u8]) {
+        self.rng = Rng::from_seed(Sha256::digest(seed).into());
+    }
+
     /// The platform state: it follows from whether INIT was done and whether guests exist.
     pub fn state(&self) -> State {
         match (self.platform.is_initialized(), self.guests.is_empty()) {

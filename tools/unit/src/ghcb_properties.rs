@@ -109,9 +109,9 @@ fn required(index: usize) -> (Snapshot, &'static [Select]) {
 
 #[test]
 fn exits_with_just_what_they_need_are_served() {
-    for index in 0..REQUIRED.len() {
+    for (index, (code, ..)) in REQUIRED.iter().enumerate() {
         let (guest, _) = required(index);
-        assert!(guest.decode(2).is_ok(), "{:#x?}", REQUIRED[index].0);
+        assert!(guest.decode(2).is_ok(), "{code:#x?}");
     }
 }
 

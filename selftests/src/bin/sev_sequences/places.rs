@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `a` to `f` | a VM's memory each, one physically contiguous 2 MiB page |
 //! | `patch` | 16 pages in an order in which only some are physically contiguous |
-//! | `out`, `hdr`, `trans`, `sess`, `cert` | buffers |
-//! | `arg` | where the arguments of commands are |
+//! | `out`, `hdr`, `trans`, `sess`, `cert` | buffers, each at the end of such a page |
+//! | `arg` | where the arguments of commands are, likewise |
 //! | `ro` | a page that cannot be written |
 //! | `hole` | a page that is not mapped, after one that is |
 //! | `null`, `kernel`, `noncanon`, `top` | 0, the kernel's, not canonical, the last page |
@@ -36,7 +36,7 @@ pub const PATCHWORK: [usize; 16] = [0, 1, 2, 5, 4, 3, 8, 9, 12, 14, 15, 16, 17, 
 const POOL: usize = 192;
 /// Page frames of the chosen ones, this and every `SPACING`-th.
 const FIRST_FRAME: u64 = 0x1_0000;
-const SPACING: u64 = 0x1000;
+const SPACING: u64 = 0x800;
 
 const BASE: usize = 0x1000_0000_0000;
 const STRIDE: usize = 2 * GUEST;
@@ -74,10 +74,14 @@ impl Places {
             at += STRIDE;
             at
         };
-        let guests: [usize; VMS] = std::array::from_fn(|_| next());
-        guest_memory(next() + GUEST * POOL, &guests)?;
+        let pages: [usize; VMS + BUFFERS.len()] = std::array::from_fn(|_| next());
+        huge_pages(next() + GUEST * POOL, &pages)?;
+        let (guests, buffers) = pages.split_at(VMS);
         for (name, at) in ["a", "b", "c", "d", "e", "f"].into_iter().zip(guests) {
-            add(name, at as u64, GUEST);
+            add(name, *at as u64, GUEST);
+        }
+        for ((name, len), at) in BUFFERS.into_iter().zip(buffers) {
+            add(name, (at + GUEST - len) as u64, len);
         }
         at += 2 * GUEST * POOL;
         let mut next = || {
@@ -85,9 +89,6 @@ impl Places {
             at
         };
         add("patch", patchwork(next(), next())?, PATCHWORK.len() * PAGE);
-        for (name, len) in BUFFERS {
-            add(name, map(next(), len, READ_WRITE, MapFlags::MAP_PRIVATE)?, len);
-        }
         add("ro", map(next(), PAGE, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE)?, 0);
         let before = map(next(), PAGE, READ_WRITE, MapFlags::MAP_PRIVATE)?;
         add("hole", before + PAGE as u64, 0);
@@ -197,7 +198,7 @@ fn frame(addr: u64) -> Result<u64> {
 }
 
 /// Puts one huge page to each of `places`: those at certain physical addresses out of many.
-fn guest_memory(pool: usize, places: &[usize]) -> Result<()> {
+fn huge_pages(pool: usize, places: &[usize]) -> Result<()> {
     let huge = MapFlags::MAP_HUGETLB | MapFlags::MAP_PRIVATE;
     map(pool, POOL * GUEST, READ_WRITE, huge).context("boot with hugepages=192")?;
     let page = |i| pool + i * GUEST;

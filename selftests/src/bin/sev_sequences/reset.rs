@@ -53,9 +53,16 @@ impl Baseline {
         Ok(Self { psp, held, charges, module, leased: [0; 2], messages })
     }
 
-    /// Marks the kernel log.
+    /// Marks the kernel log. The firmware's random numbers follow from the name.
     pub fn announce(&mut self, name: &str) -> Result<()> {
-        Ok(self.messages.write_all(format!("sequence {name}\n").as_bytes())?)
+        self.messages.write_all(format!("sequence {name}\n").as_bytes())?;
+        self.seed(name)
+    }
+
+    fn seed(&mut self, text: &str) -> Result<()> {
+        // The last 16 bytes tell names apart.
+        let bytes = text.bytes().fold(0, |number, byte| (number << 8) | u128::from(byte));
+        self.psp.request(&format!("seed {bytes:032x}")).map(drop)
     }
 
     /// What the kernel complained about since the last call, without what varies.
@@ -112,6 +119,8 @@ impl Baseline {
     }
 
     fn reload(&mut self) -> Result<()> {
+        // The platform gets a new key.
+        self.seed("reload")?;
         let path = format!("/lib/modules/kvm-amd-{}.ko", self.module);
         for (program, argument) in [("rmmod", "kvm_amd"), ("insmod", &path)] {
             let status = Command::new(program).arg(argument).status().context(program)?;
