@@ -44,7 +44,7 @@ def arguments(ops: tuple[str, ...]) -> list[tuple[str, ...]]:
     for index, op in enumerate(ops):
         words = op.split()
         for place, word in enumerate(words):
-            if "=" in word and words[0] not in ("vm", "fault", "reg", "unreg", "attr", "copy", "move"):
+            if "=" in word and words[0] not in ("vm", "argp", "run", "raw", "fault", "reg", "unreg", "attr", "copy", "move"):
                 shorter = " ".join(words[:place] + words[place + 1 :])
                 candidates.append((*ops[:index], shorter, *ops[index + 1 :]))
     return candidates

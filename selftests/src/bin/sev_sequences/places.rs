@@ -48,6 +48,8 @@ const BUFFERS: [(&str, usize); 6] = [
     ("cert", 4 * PAGE),
     ("arg", PAGE),
 ];
+/// Splits transparent huge pages; the pages stay where they are.
+const SPLIT: &str = "/sys/kernel/debug/split_huge_pages";
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 struct Place {
@@ -242,6 +244,9 @@ fn patchwork(from: usize, to: usize) -> Result<u64> {
         unsafe { ((from + i * PAGE) as *mut u8).write_volatile(1) };
     }
     let first = frame(from as u64)?;
+    // As long as it is one folio, every page is copied when it is written after a fork.
+    let range = format!("{},{from:#x},{:#x}", std::process::id(), from + GUEST);
+    std::fs::write(SPLIT, range).context(SPLIT)?;
     for (i, page) in PATCHWORK.iter().enumerate() {
         if frame((from + page * PAGE) as u64)? != first + *page as u64 {
             bail!("no transparent huge page for the patchwork");
