@@ -22,7 +22,7 @@ use crate::psp::{
     LaunchStart,
     LaunchUpdateData, //
 };
-use crate::vm::{Guest, Launched, State};
+use crate::vm::{EncContext, Guest, Launched, State};
 
 /// Creates the guest in the firmware and binds it to the VM's ASID.
 ///
@@ -44,15 +44,30 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
     );
     Channel::Device(&device).issue(&mut command, &mut request.status)?;
 
-    // From here on the guest is released whichever way this function is left early.
-    let guest =
-        Guest::new(command.handle()).activate(context.lease().clone(), &mut request.status)?;
-
-    params.handle = guest.handle().get();
-    request.store(&params)?;
-    context.set_launched(Launched::new(guest, device))?;
+    let guest = Guest::new(command.handle());
+    adopt(context, guest, device, request, |request, handle| {
+        params.handle = handle;
+        request.store(&params)
+    })?;
     context.enter(State::Launching);
     Ok(())
+}
+
+/// Binds a guest that the firmware just created to the VM's ASID, and gives it to the context once
+/// userspace was told its handle. It is released if any of this fails.
+///
+/// Errors: EIO if the firmware refuses; those of `tell`; EINVAL if the context has a guest.
+pub(super) fn adopt(
+    context: &EncContext,
+    guest: Guest,
+    device: SevDevice,
+    request: &mut Request,
+    tell: impl FnOnce(&Request, u32) -> Result,
+) -> Result {
+    let guest = guest.activate(context.lease().clone(), &mut request.status)?;
+
+    tell(request, guest.handle().get())?;
+    context.set_launched(Launched::new(guest, device))
 }
 
 /// Encrypts memory in place and adds it to the measurement.

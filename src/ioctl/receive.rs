@@ -4,13 +4,14 @@
 use kernel::prelude::*;
 
 use super::arg::Request;
+use super::launch::adopt;
 use super::Call;
 use crate::ffi::bindings::{kvm_sev_receive_start, kvm_sev_receive_update_data};
 use crate::hw::addr::UserRange;
 use crate::kvm::file::SevDevice;
 use crate::kvm::pin::PinFor;
 use crate::psp::{Blob, Buffer, Channel, ReceiveFinish, ReceiveStart, ReceiveUpdateData};
-use crate::vm::{Guest, Launched, State};
+use crate::vm::{Guest, State};
 
 /// Creates the guest in the firmware and binds it to the VM's ASID.
 ///
@@ -31,13 +32,11 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
         ReceiveStart::new(params.handle, params.policy, pdh.buffer(), session.buffer());
     Channel::Device(&device).issue(&mut command, &mut request.status)?;
 
-    // From here on the guest is released whichever way this function is left early.
-    let guest =
-        Guest::new(command.handle()).activate(context.lease().clone(), &mut request.status)?;
-
-    params.handle = guest.handle().get();
-    request.store(&params)?;
-    context.set_launched(Launched::new(guest, device))?;
+    let guest = Guest::new(command.handle());
+    adopt(context, guest, device, request, |request, handle| {
+        params.handle = handle;
+        request.store(&params)
+    })?;
     context.enter(State::Receiving);
     Ok(())
 }
