@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterable
 # Says for each candidate whether it still shows the difference.
 Oracle = Callable[[list[tuple[str, ...]]], list[bool]]
 ROUNDS = 12
+# Operations whose arguments must all be there.
+NEED_ALL = {
+    *("vm", "vcpu", "argp", "run", "raw", "reg", "unreg", "copy", "move"),
+    *("fault", "attr", "exhaust", "limit"),
+}
 
 
 def without(ops: tuple[str, ...], start: int, count: int) -> tuple[str, ...]:
@@ -44,7 +49,7 @@ def arguments(ops: tuple[str, ...]) -> list[tuple[str, ...]]:
     for index, op in enumerate(ops):
         words = op.split()
         for place, word in enumerate(words):
-            if "=" in word and words[0] not in ("vm", "argp", "run", "raw", "fault", "reg", "unreg", "attr", "copy", "move"):
+            if "=" in word and words[0] not in NEED_ALL:
                 shorter = " ".join(words[:place] + words[place + 1 :])
                 candidates.append((*ops[:index], shorter, *ops[index + 1 :]))
     return candidates

@@ -89,8 +89,20 @@ def complaint(outcome: Outcome) -> tuple[int, str] | None:
     return None
 
 
+def without_flushes(outcome: Outcome) -> Outcome:
+    """When ASIDs run out, how often they are flushed depends on when closed VMs are gone."""
+    if not any(operation.startswith("exhaust") for operation, _ in outcome.answers):
+        return outcome
+    answers = [
+        (operation, re.sub(r"(?<=[=,])DF_FLUSH(\*\d+)?,?", "", answer))
+        for operation, answer in outcome.answers
+    ]
+    return Outcome(answers, outcome.complete)
+
+
 def judge(stock: Outcome, ours: Outcome, listed: list[Difference]) -> Verdict:
     """Both firmwares drew the same random numbers, as long as they got the same commands."""
+    stock, ours = (without_flushes(outcome) for outcome in (stock, ours))
     found = first_difference(stock, ours, without_bytes)
     if found is None:
         if bad := complaint(ours):

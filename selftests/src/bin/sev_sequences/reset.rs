@@ -118,8 +118,8 @@ impl Baseline {
         )))
     }
 
-    fn reload(&mut self) -> Result<()> {
-        // The platform gets a new key.
+    /// Loads kvm_amd anew: all ASIDs are free, and the platform has a new key.
+    pub fn reload(&mut self) -> Result<()> {
         self.seed("reload")?;
         let path = format!("/lib/modules/kvm-amd-{}.ko", self.module);
         for (program, argument) in [("rmmod", "kvm_amd"), ("insmod", &path)] {
