@@ -5,3 +5,6 @@
 pub(crate) mod msr;
 pub(crate) mod scratch;
 pub(crate) mod snapshot;
+
+/// Versions of the protocol that are served.
+pub(crate) const VERSIONS: core::ops::RangeInclusive<u16> = 1..=2;

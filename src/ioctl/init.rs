@@ -6,13 +6,11 @@ use kernel::prelude::*;
 use super::arg::Request;
 use super::Call;
 use crate::ffi::bindings::kvm_sev_init;
+use crate::ghcb::VERSIONS;
 use crate::hw::kind::Kind;
 use crate::kvm::VmType;
 use crate::psp::{platform_init, FwStatus};
 use crate::vm::{Binding, GuestParams, SevVm};
-
-/// Versions of the GHCB protocol that are served.
-const GHCB_VERSIONS: core::ops::RangeInclusive<u16> = 1..=2;
 
 /// `KVM_SEV_INIT`, for VMs of the default type. Errors: see [`initialise`]; EINVAL for other VMs.
 pub(super) fn init(call: &Call<'_>, request: &mut Request) -> Result {
@@ -35,7 +33,7 @@ pub(super) fn es_init(call: &Call<'_>, request: &mut Request) -> Result {
     }
     let params = GuestParams::SevEs {
         vmsa_features: 0,
-        ghcb_version: *GHCB_VERSIONS.start(),
+        ghcb_version: *VERSIONS.start(),
     };
     initialise(call, params, &mut request.status)
 }
@@ -63,8 +61,8 @@ fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Result<GuestPara
         Kind::Sev => Err(EINVAL),
         Kind::SevEs => {
             let ghcb_version = match wanted.ghcb_version {
-                0 => *GHCB_VERSIONS.end(),
-                version if GHCB_VERSIONS.contains(&version) => version,
+                0 => *VERSIONS.end(),
+                version if VERSIONS.contains(&version) => version,
                 _ => return Err(EINVAL),
             };
             if wanted.vmsa_features & !available != 0 {

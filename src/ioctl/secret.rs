@@ -31,8 +31,8 @@ pub(super) fn inject(call: &Call<'_>, request: &mut Request) -> Result {
     let launched = context.launched()?;
     let mut command = LaunchSecret::new(
         launched.handle(),
-        header.buffer(),
         Buffer::new(target, params.guest_len),
+        header.buffer(),
         packet.buffer(),
     );
     launched.channel().issue(&mut command, &mut request.status)

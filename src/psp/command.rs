@@ -277,19 +277,35 @@ impl AttestationReport {
     }
 }
 
-impl LaunchSecret {
-    pub(crate) fn new(handle: Handle, header: Buffer, guest: Buffer, transport: Buffer) -> Self {
-        Self(bindings::sev_data_launch_secret {
-            handle: handle.0,
-            hdr_address: header.address(),
-            hdr_len: header.len(),
-            guest_address: guest.address(),
-            guest_len: guest.len(),
-            trans_address: transport.address(),
-            trans_len: transport.len(),
-            ..Default::default()
-        })
-    }
+macro_rules! packets {
+    ($($name:ident = $data:ident;)*) => {$(
+        impl $name {
+            /// `guest`: its memory. `header` and `transport`: the packet.
+            pub(crate) fn new(
+                handle: Handle,
+                guest: Buffer,
+                header: Buffer,
+                transport: Buffer,
+            ) -> Self {
+                Self(bindings::$data {
+                    handle: handle.0,
+                    hdr_address: header.address(),
+                    hdr_len: header.len(),
+                    guest_address: guest.address(),
+                    guest_len: guest.len(),
+                    trans_address: transport.address(),
+                    trans_len: transport.len(),
+                    ..Default::default()
+                })
+            }
+        }
+    )*};
+}
+
+packets! {
+    LaunchSecret = sev_data_launch_secret;
+    SendUpdateData = sev_data_send_update_data;
+    ReceiveUpdateData = sev_data_receive_update_data;
 }
 
 impl LaunchFinish {
@@ -367,19 +383,6 @@ impl SendStart {
 }
 
 impl SendUpdateData {
-    pub(crate) fn new(handle: Handle, guest: Buffer, header: Buffer, transport: Buffer) -> Self {
-        Self(bindings::sev_data_send_update_data {
-            handle: handle.0,
-            hdr_address: header.address(),
-            hdr_len: header.len(),
-            guest_address: guest.address(),
-            guest_len: guest.len(),
-            trans_address: transport.address(),
-            trans_len: transport.len(),
-            ..Default::default()
-        })
-    }
-
     /// Lengths of header and data that the firmware wrote or needs, in bytes.
     pub(crate) fn lengths(&self) -> (u32, u32) {
         (self.0.hdr_len, self.0.trans_len)
@@ -415,21 +418,6 @@ impl ReceiveStart {
     /// The guest that the firmware created, once the command succeeded.
     pub(crate) fn handle(&self) -> Handle {
         Handle(self.0.handle)
-    }
-}
-
-impl ReceiveUpdateData {
-    pub(crate) fn new(handle: Handle, guest: Buffer, header: Buffer, transport: Buffer) -> Self {
-        Self(bindings::sev_data_receive_update_data {
-            handle: handle.0,
-            hdr_address: header.address(),
-            hdr_len: header.len(),
-            guest_address: guest.address(),
-            guest_len: guest.len(),
-            trans_address: transport.address(),
-            trans_len: transport.len(),
-            ..Default::default()
-        })
     }
 }
 

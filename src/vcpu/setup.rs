@@ -5,15 +5,12 @@ use kernel::prelude::*;
 
 use super::es::EsVcpu;
 use crate::ffi::bindings as b;
-use crate::ghcb::msr;
+use crate::ghcb::{msr, VERSIONS};
 use crate::hw::kind::Kind;
 use crate::kvm::host::{self, Feature};
 use crate::kvm::vcpu::{Exception, Vcpu};
 use crate::kvm::vmcb::{Intercept, Msr};
 use crate::vm::GuestParams;
-
-/// Lowest version of the GHCB protocol that is served.
-pub(crate) const GHCB_VERSION_MIN: u16 = 1;
 
 /// `None` for a vCPU whose guest's registers are not protected.
 fn es_params(vcpu: &Vcpu) -> Option<GuestParams> {
@@ -55,7 +52,7 @@ pub(crate) fn init_vmcb(vcpu: &Vcpu, init_event: bool) {
 
 /// What the guest reads from the GHCB MSR before it wrote to it.
 pub(crate) fn initial_ghcb_msr(params: GuestParams) -> u64 {
-    msr::sev_info(params.ghcb_version(), GHCB_VERSION_MIN, host::c_bit())
+    msr::sev_info(params.ghcb_version(), *VERSIONS.start(), host::c_bit())
 }
 
 fn init_es_vmcb(vcpu: &Vcpu, params: GuestParams) {
