@@ -65,6 +65,20 @@ impl AsidTable {
         Ok(Asid(asid))
     }
 
+    /// The ASID of a number if SNP guests may use it, else INVALID_ASID. They share the range of
+    /// SEV-ES guests or, with ciphertext hiding, have its lower part up to `max`.
+    pub fn check_snp_range(&self, number: u32, max: Option<u32>) -> Result<Asid> {
+        match max {
+            Some(max) if number > max => Err(Status::INVALID_ASID),
+            _ => self.check_range(number, true),
+        }
+    }
+
+    /// Whether `number` can split the range of SEV-ES guests.
+    pub fn can_split_at(&self, number: u32) -> bool {
+        number >= 1 && number < self.min_sev
+    }
+
     /// Marks the ASID as bound.
     pub fn bind(&mut self, asid: Asid) -> Result {
         let slot = self.slot(asid).ok_or(Status::INVALID_ASID)?;
@@ -86,9 +100,11 @@ impl AsidTable {
         self.unflushed_cores = cores;
     }
 
-    /// After INIT, or when all guests go at once.
+    /// After INIT: every ASID that is not bound.
     pub fn mark_all_dirty(&mut self, cores: BTreeSet<u32>) {
-        self.uses.fill(Use::Dirty);
+        for slot in self.uses.iter_mut().filter(|slot| **slot == Use::Free) {
+            *slot = Use::Dirty;
+        }
         self.unflushed_cores = cores;
     }
 

@@ -27,6 +27,8 @@ pub struct Command {
     pub states: &'static [State],
     /// Whether it belongs to the SNP interface.
     pub snp: bool,
+    /// Whether SNP must be initialised; otherwise INVALID_PLATFORM_STATE.
+    pub snp_initialized: bool,
     /// What it does.
     pub run: Handler,
 }
@@ -41,7 +43,16 @@ const fn c(id: u32, name: &'static str, states: &'static [State], run: Handler) 
         alias: name,
         states,
         snp: id >= 0x80,
+        snp_initialized: false,
         run,
+    }
+}
+
+/// A command that needs SNP to be initialised.
+const fn up(command: Command) -> Command {
+    Command {
+        snp_initialized: true,
+        ..command
     }
 }
 
@@ -103,12 +114,23 @@ pub static COMMANDS: &[Command] = &[
     c(0x061, "DBG_ENCRYPT", &[Working], guest::debug::encrypt),
 
     c(0x081, "SNP_INIT", &[Uninit, Init], snp::platform::init),
-    c(0x082, "SNP_SHUTDOWN", &[Uninit, Init], snp::platform::shutdown),
+    up(c(0x082, "SNP_SHUTDOWN", &[Uninit, Init], snp::platform::shutdown)),
     c(0x083, "SNP_PLATFORM_STATUS", ANY, snp::platform::status),
-    c(0x084, "SNP_DF_FLUSH", ANY, snp::platform::df_flush),
+    up(c(0x084, "SNP_DF_FLUSH", ANY, snp::platform::df_flush)),
     c(0x085, "SNP_INIT_EX", &[Uninit, Init], snp::platform::init_ex),
-    c(0x086, "SNP_SHUTDOWN_EX", &[Uninit, Init], snp::platform::shutdown_ex),
-    c(0x0c7, "SNP_PAGE_RECLAIM", ANY, snp::platform::page_reclaim),
+    up(c(0x086, "SNP_SHUTDOWN_EX", &[Uninit, Init], snp::platform::shutdown_ex)),
+    up(c(0x090, "SNP_DECOMMISSION", ANY, snp::context::decommission)),
+    up(c(0x091, "SNP_ACTIVATE", ANY, snp::activate::activate)),
+    up(c(0x092, "SNP_GUEST_STATUS", ANY, snp::context::status)),
+    up(c(0x093, "SNP_GCTX_CREATE", ANY, snp::context::create)),
+    up(c(0x094, "SNP_GUEST_REQUEST", ANY, snp::request::guest_request)),
+    up(c(0x095, "SNP_ACTIVATE_EX", ANY, snp::activate::activate_ex)),
+    up(c(0x0a0, "SNP_LAUNCH_START", ANY, snp::launch::start)),
+    up(c(0x0a1, "SNP_LAUNCH_UPDATE", ANY, snp::launch::update)),
+    up(c(0x0a2, "SNP_LAUNCH_FINISH", ANY, snp::launch::finish)),
+    up(c(0x0b0, "SNP_DBG_DECRYPT", ANY, snp::debug::decrypt)),
+    up(c(0x0b1, "SNP_DBG_ENCRYPT", ANY, snp::debug::encrypt)),
+    up(c(0x0c7, "SNP_PAGE_RECLAIM", ANY, snp::pages::reclaim)),
     c(0x0ca, "SNP_DOWNLOAD_FIRMWARE_EX", ANY, platform::state::download_firmware),
     c(0x0ce, "SNP_FEATURE_INFO", ANY, snp::platform::feature_info),
 ];

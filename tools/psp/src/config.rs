@@ -22,6 +22,8 @@ pub struct Config {
     pub c_bit: u32,
     /// `snp=0|1`: whether the firmware knows the SNP commands.
     pub snp: bool,
+    /// `fms=HEX`: family, model and stepping (CPUID 1 EAX).
+    pub fms: u32,
 }
 
 impl Default for Config {
@@ -35,6 +37,7 @@ impl Default for Config {
             min_asid: 100,
             c_bit: 51,
             snp: true,
+            fms: 0x00a0_0f11,
         }
     }
 }
@@ -68,6 +71,11 @@ pub(crate) fn hex(key: &str, value: &str) -> Result<Vec<u8>, String> {
         .collect()
 }
 
+fn fms(value: &str) -> Result<u32, String> {
+    u32::from_str_radix(value, 16)
+        .map_err(|_| format!("config: fms={value}: want CPUID 1 EAX in hexadecimal"))
+}
+
 impl Config {
     /// Parses the string; the error says which item and what is wanted.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -84,6 +92,7 @@ impl Config {
                 "asids" => config.asids = number(key, value, 1..=65535)?,
                 "min-asid" => config.min_asid = number(key, value, 1..=65536)?,
                 "c-bit" => config.c_bit = number(key, value, 32..=63)?,
+                "fms" => config.fms = fms(value)?,
                 "snp" => config.snp = number(key, value, 0..=1)? == 1,
                 _ => return Err(format!("config: {item}: unknown or empty item")),
             }

@@ -70,7 +70,7 @@ impl Firmware {
         match words.as_slice() {
             ["counters"] => {
                 return json(&self.monitor.counters(
-                    self.guests.len(),
+                    self.contexts(),
                     self.asids.bound(),
                     self.asids.dirty(),
                 ));
@@ -79,7 +79,7 @@ impl Firmware {
                 let log = self.monitor.log().ok_or("no log: send log-start first")?;
                 return json(&log);
             }
-            ["reset-counters"] => self.monitor.reset_counters(self.guests.len()),
+            ["reset-counters"] => self.monitor.reset_counters(self.contexts()),
             ["clear-faults"] => self.monitor.clear_faults(),
             ["log-start"] => self.monitor.start_log(),
             ["seed", digits] => self.seed(&config::hex("seed", digits)?),

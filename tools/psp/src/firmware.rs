@@ -102,7 +102,7 @@ impl Firmware {
             Some(status) => status,
             None => self.execute(command, buffer),
         };
-        self.monitor.record(name, status, self.guests.len());
+        self.monitor.record(name, status, self.contexts());
         Reply {
             status,
             delay_us: injected.delay_us,
@@ -113,7 +113,8 @@ impl Firmware {
         let Some(command) = command else {
             return Status::INVALID_COMMAND;
         };
-        if !command.states.contains(&self.state()) {
+        let snp_missing = command.snp_initialized && !self.snp.is_initialized();
+        if !command.states.contains(&self.state()) || snp_missing {
             return Status::INVALID_PLATFORM_STATE;
         }
         let buffer = self.mem.spa(buffer);
@@ -130,7 +131,7 @@ impl Firmware {
             Event::Reset => {
                 self.drop_all_guests();
                 self.platform.machine_reset();
-                self.snp = Snp::default();
+                self.drop_snp();
             }
         }
     }
@@ -141,9 +142,27 @@ impl Firmware {
             if let Some(asid) = guest.asid {
                 // The machine is going down; a failure to forget a key changes nothing.
                 let _ = self.host.asid_key(asid.get(), None);
+                self.asids.unbind(asid, self.running_cores());
             }
         }
         self.asids.mark_all_dirty(self.running_cores());
+    }
+
+    /// Number of guest contexts of either kind.
+    pub(crate) fn contexts(&self) -> usize {
+        self.guests.len().saturating_add(self.snp.contexts())
+    }
+
+    /// Forgets SNP with all guests.
+    fn drop_snp(&mut self) {
+        for asid in self.snp.asids() {
+            // As in `drop_all_guests`.
+            let _ = self.host.asid_key(asid.get(), None);
+            self.asids.unbind(asid, self.running_cores());
+        }
+        self.asids.mark_all_dirty(self.running_cores());
+        self.mem.set_snp(false);
+        self.snp = Snp::default();
     }
 
     /// The cores that owe a WBINVD once an ASID is released.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The firmware of the emulated AMD secure processor (PSP): the SEV API, legacy part complete,
-//! SNP platform part.
+//! The firmware of the emulated AMD secure processor (PSP): the SEV API, complete, and the SNP
+//! commands of platforms and guests.
 //!
 //! ```text
 //!  PSP device (QEMU) ── C ABI ── ffi ──> firmware ──> command (the table) ──> handlers

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Checked access to system memory. Nothing else in the firmware touches a host address.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::asid::Asid;
 use crate::host::Host;
+use crate::snp::rmp::{Entry, PageState};
 use crate::status::{Result, Status};
 
 /// Bytes of a page. Memory is moved page by page, so that no length in a command sizes an
@@ -39,6 +41,11 @@ impl Spa {
         }
     }
 
+    /// The nearest lower multiple of `align`, a power of two.
+    pub fn align_down(self, align: u64) -> Spa {
+        Spa(self.0 & !align.wrapping_sub(1))
+    }
+
     /// The distance from the start of the page.
     pub fn page_offset(self) -> u64 {
         self.0 & OFFSET_MASK
@@ -65,17 +72,55 @@ pub fn pages(start: Spa, len: u32) -> impl Iterator<Item = (Spa, usize)> {
     })
 }
 
-/// System memory as the firmware sees it. Every failure is INVALID_ADDRESS.
-#[derive(Clone)]
+/// System memory as the firmware sees it. What cannot be accessed is INVALID_ADDRESS.
+///
+/// While SNP is initialised, the firmware writes nothing but pages in the Firmware state
+/// ([`Status::INVALID_PAGE_STATE`]) and, by [`Memory::write_owned`], pages whose state the caller
+/// has checked. Source: Linux `sev-dev.c`, snp_map_cmd_buf_desc.
 pub struct Memory {
     host: Rc<dyn Host>,
     c_bit: u32,
+    snp: Cell<bool>,
 }
 
 impl Memory {
     /// Memory of `host`, whose page tables carry the C-bit at bit `c_bit`.
     pub fn new(host: Rc<dyn Host>, c_bit: u32) -> Self {
-        Self { host, c_bit }
+        let snp = Cell::new(false);
+        Self { host, c_bit, snp }
+    }
+
+    /// SNP is initialised, or not any more.
+    pub fn set_snp(&self, initialized: bool) {
+        self.snp.set(initialized);
+    }
+
+    /// The RMP entry of the page at `spa`.
+    pub fn rmp_get(&self, spa: Spa) -> Result<[u64; 2]> {
+        self.host
+            .rmp_get(spa.0)
+            .map_err(|_| Status::INVALID_ADDRESS)
+    }
+
+    /// Replaces the RMP entry of the page at `spa`.
+    pub fn rmp_set(&self, spa: Spa, entry: [u64; 2]) -> Result {
+        self.host
+            .rmp_set(spa.0, entry)
+            .map_err(|_| Status::HWERROR_PLATFORM)
+    }
+
+    /// Whether the firmware may write a region.
+    fn check_writable(&self, spa: Spa, len: usize) -> Result {
+        if !self.snp.get() {
+            return Ok(());
+        }
+        let len = u32::try_from(len).map_err(|_| Status::INVALID_ADDRESS)?;
+        for (page, _) in pages(spa, len) {
+            if Entry::covering(self, page)?.state() != PageState::Firmware {
+                return Err(Status::INVALID_PAGE_STATE);
+            }
+        }
+        Ok(())
     }
 
     /// The address in a command buffer. Drivers set the C-bit when the host encrypts its own
@@ -103,7 +148,14 @@ impl Memory {
 
     /// Writes bytes as the bus sees them.
     pub fn write_bytes(&self, spa: Spa, data: &[u8]) -> Result {
+        self.check_writable(spa, data.len())?;
         self.write_through(spa, 0, data)
+    }
+
+    /// Writes bytes through the key of `asid`, or as the bus sees them, to a page whose state the
+    /// caller has checked.
+    pub fn write_owned(&self, spa: Spa, asid: Option<Asid>, data: &[u8]) -> Result {
+        self.write_through(spa, asid.map_or(0, Asid::get), data)
     }
 
     /// Reads guest memory through the key of `asid`.
@@ -113,6 +165,7 @@ impl Memory {
 
     /// Writes guest memory through the key of `asid`.
     pub fn write_guest(&self, spa: Spa, asid: Asid, data: &[u8]) -> Result {
+        self.check_writable(spa, data.len())?;
         self.write_through(spa, asid.get(), data)
     }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Layouts of the command buffers and of the blobs they point to, as plain data.
+//! Layouts of the command buffers and of the blobs they point to, as plain data. Those of SNP:
+//! [`crate::snp::wire`].
 //!
 //! Sources: Linux `include/linux/psp-sev.h`, `include/uapi/linux/psp-sev.h`; AMDESE/sev-tool
 //! `src/sevapi.h` for COPY, ACTIVATE_EX, the packet header, the session and the report.
 
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::status::{Result, Status};
@@ -19,6 +20,8 @@ macro_rules! layouts {
         const _: () = assert!(size_of::<$name>() == $size);
     )*};
 }
+
+pub(crate) use layouts;
 
 layouts! {
     /// INIT.
@@ -90,26 +93,6 @@ layouts! {
         mnonce: [u8; 16], launch_digest: [u8; 32], policy: U32, sig_usage: U32, sig_algo: U32,
         reserved: U32, sig_r: [u8; 72], sig_s: [u8; 72],
     }
-
-    /// SNP_PLATFORM_STATUS, SNP_PAGE_RECLAIM: one address.
-    SnpAddress(8) { address: U64, }
-    /// SNP_INIT_EX.
-    SnpInitEx(64) {
-        flags: U32, reserved1: U32, list_address: U64, max_snp_asid: U16, reserved2: [u8; 46],
-    }
-    /// Head of the range list of SNP_INIT_EX.
-    SnpRangeList(8) { num_elements: U32, reserved: U32, }
-    /// An element of the range list.
-    SnpRange(16) { base: U64, page_count: U32, reserved: U32, }
-    /// SNP_SHUTDOWN_EX.
-    SnpShutdownEx(8) { length: U32, flags: U32, }
-    /// SNP_FEATURE_INFO.
-    SnpFeatureInfo(16) { length: U32, ecx_in: U32, address: U64, }
-    /// The output of SNP_PLATFORM_STATUS.
-    SnpPlatformStatus(32) {
-        api_major: u8, api_minor: u8, state: u8, is_rmp_initialized: u8, build: U32,
-        flags: U32, guest_count: U32, current_tcb: [u8; 8], reported_tcb: [u8; 8],
-    }
 }
 
 /// Reserved fields must be zero, else INVALID_PARAM.
@@ -168,11 +151,6 @@ mod tests {
             (offset_of!(Debug, len), 24),
             (offset_of!(Attestation, mnonce), 16),
             (offset_of!(Attestation, len), 32),
-            (offset_of!(SnpInitEx, list_address), 8),
-            (offset_of!(SnpInitEx, max_snp_asid), 16),
-            (offset_of!(SnpFeatureInfo, address), 8),
-            (offset_of!(SnpPlatformStatus, guest_count), 12),
-            (offset_of!(SnpPlatformStatus, current_tcb), 16),
         ] {
             assert_eq!(ours, linux);
         }

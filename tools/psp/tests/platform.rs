@@ -146,7 +146,7 @@ fn the_c_bit_is_not_part_of_an_address() {
 #[test]
 fn unknown_commands_and_unreadable_buffers() {
     let mut psp = Psp::ready("");
-    for id in [0, 0xf, 0x26, 0x70, 0x71, 0x90, 0xa0, 0x7ff, u32::MAX] {
+    for id in [0, 0xf, 0x26, 0x70, 0x71, 0x8f, 0x96, 0x7ff, u32::MAX] {
         assert_eq!(
             psp.fw.command(id, CMD).status,
             Status::INVALID_COMMAND,

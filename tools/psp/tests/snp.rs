@@ -3,35 +3,17 @@
 
 mod common;
 
+use common::snp::*;
 use common::*;
+use sevfw::snp::wire;
 use sevfw::status::Status;
-use sevfw::wire;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-const ASSIGNED: u64 = 1;
-const IMMUTABLE: u64 = 4;
-const FIRMWARE: [u64; 2] = [ASSIGNED | IMMUTABLE, 0];
-const RECLAIM: [u64; 2] = [ASSIGNED, 0];
-const HV_FIXED: [u64; 2] = [IMMUTABLE, 0];
-
-fn entry(psp: &Psp, spa: u64) -> [u64; 2] {
-    *psp.machine.look().rmp.get(&(spa >> 12)).unwrap_or(&[0; 2])
-}
-
-fn set(psp: &Psp, spa: u64, entry: [u64; 2]) {
-    psp.machine.state().rmp.insert(spa >> 12, entry);
-}
-
 fn init_ex(psp: &mut Psp, flags: u32) -> Outcome {
-    let mut cmd = wire::SnpInitEx::new_zeroed();
+    let mut cmd = wire::InitEx::new_zeroed();
     (cmd.flags, cmd.list_address) = (U32::new(flags), U64::new(BUF));
     psp.ok("SNP_INIT_EX", &cmd).map(|_| ())
-}
-
-fn address(psp: &mut Psp, name: &str, spa: u64) -> Outcome {
-    let address = U64::new(spa);
-    psp.ok(name, &wire::SnpAddress { address }).map(|_| ())
 }
 
 fn put_ranges(psp: &Psp, ranges: &[(u64, u32)]) {
@@ -50,12 +32,12 @@ fn put_ranges(psp: &Psp, ranges: &[(u64, u32)]) {
 fn linux_brings_it_up_and_down() {
     let mut psp = Psp::new("");
     // Before initialisation the outputs go to ordinary memory.
-    address(&mut psp, "SNP_PLATFORM_STATUS", BUF2 + 8).unwrap();
-    let status: wire::SnpPlatformStatus = psp.machine.read(BUF2 + 8);
+    psp.at("SNP_PLATFORM_STATUS", BUF2 + 8).unwrap();
+    let status: wire::PlatformStatus = psp.machine.read(BUF2 + 8);
     assert_eq!((status.api_major, status.api_minor), (1, 55));
     assert_eq!((status.state, status.is_rmp_initialized), (0, 0));
     assert_eq!(status.flags.get() & 8, 8);
-    let mut info = wire::SnpFeatureInfo::new_zeroed();
+    let mut info = wire::FeatureInfo::new_zeroed();
     (info.length, info.address) = (U32::new(16), U64::new(BUF2));
     psp.machine.put(BUF2, &[0xff; 16]);
     psp.ok("SNP_FEATURE_INFO", &info).unwrap();
@@ -64,10 +46,10 @@ fn linux_brings_it_up_and_down() {
     put_ranges(&psp, &[(0x9f000, 2), (RAM as u64 - 4096, 0xffff_ffff)]);
     psp.wbinvd();
     init_ex(&mut psp, 3).unwrap();
-    assert_eq!(entry(&psp, 0x9f000), HV_FIXED);
-    assert_eq!(entry(&psp, 0xa0000), HV_FIXED);
-    assert_eq!(entry(&psp, RAM as u64 - 4096), HV_FIXED);
-    assert_eq!(entry(&psp, 0xa1000), [0; 2]);
+    assert_eq!(psp.rmp(0x9f000), HV_FIXED);
+    assert_eq!(psp.rmp(0xa0000), HV_FIXED);
+    assert_eq!(psp.rmp(RAM as u64 - 4096), HV_FIXED);
+    assert_eq!(psp.rmp(0xa1000), [0; 2]);
     assert_eq!(psp.plain("SNP_DF_FLUSH"), Err(Status::WBINVD_REQUIRED));
     psp.wbinvd();
     psp.plain("SNP_DF_FLUSH").unwrap();
@@ -82,18 +64,18 @@ fn linux_brings_it_up_and_down() {
 
     // Outputs go to firmware pages, which are reclaimable then.
     assert_eq!(
-        address(&mut psp, "SNP_PLATFORM_STATUS", BUF2),
+        psp.at("SNP_PLATFORM_STATUS", BUF2),
         Err(Status::INVALID_PAGE_STATE)
     );
-    set(&psp, BUF2, FIRMWARE);
-    address(&mut psp, "SNP_PLATFORM_STATUS", BUF2).unwrap();
-    let status: wire::SnpPlatformStatus = psp.machine.read(BUF2);
+    psp.rmpupdate(BUF2, FIRMWARE);
+    psp.at("SNP_PLATFORM_STATUS", BUF2).unwrap();
+    let status: wire::PlatformStatus = psp.machine.read(BUF2);
     assert_eq!((status.state, status.is_rmp_initialized), (1, 1));
-    assert_eq!(entry(&psp, BUF2), RECLAIM);
-    address(&mut psp, "SNP_PAGE_RECLAIM", BUF2).unwrap();
+    assert_eq!(psp.rmp(BUF2), RECLAIM);
+    psp.at("SNP_PAGE_RECLAIM", BUF2).unwrap();
 
     psp.plain("SHUTDOWN").unwrap();
-    let mut down = wire::SnpShutdownEx::new_zeroed();
+    let mut down = wire::ShutdownEx::new_zeroed();
     (down.length, down.flags) = (U32::new(8), U32::new(3));
     assert_eq!(psp.run("SNP_SHUTDOWN_EX", &down).0, Status::INVALID_PARAM);
     down.flags = U32::new(1);
@@ -115,6 +97,7 @@ fn shutdown_wants_used_asids_flushed() {
     psp.ok("INIT", &init).unwrap();
     assert_eq!(psp.plain("SNP_SHUTDOWN"), Err(Status::DFFLUSH_REQUIRED));
     psp.flush().unwrap();
+    psp.rmpupdate(CMD, FIRMWARE);
     let handle = psp.launch_start(0).unwrap();
     assert_eq!(
         psp.plain("SNP_SHUTDOWN"),
@@ -158,7 +141,7 @@ fn init_ex_checks_flags_and_ranges() {
     assert_eq!(init_ex(&mut psp, 3), Err(Status::INVALID_ADDRESS));
     psp.machine.put(BUF, &256u32.to_le_bytes());
     assert_eq!(init_ex(&mut psp, 3), Err(Status::INVALID_PARAM));
-    let mut cmd = wire::SnpInitEx::new_zeroed();
+    let mut cmd = wire::InitEx::new_zeroed();
     cmd.as_mut_bytes()[63] = 1;
     assert_eq!(psp.run("SNP_INIT_EX", &cmd).0, Status::INVALID_PARAM);
     put_ranges(&psp, &[]);
@@ -169,48 +152,59 @@ fn init_ex_checks_flags_and_ranges() {
 fn reclaim_is_for_pages_of_the_firmware() {
     let mut psp = Psp::new("");
     assert_eq!(
-        address(&mut psp, "SNP_PAGE_RECLAIM", BUF),
+        psp.at("SNP_PAGE_RECLAIM", BUF),
         Err(Status::INVALID_PLATFORM_STATE)
     );
     psp.plain("SNP_INIT").unwrap();
-    let guest = [ASSIGNED | (5 << 51), 0];
-    for (state, status) in [
-        ([0; 2], Err(Status::INVALID_PAGE_STATE)),
-        (HV_FIXED, Err(Status::INVALID_PAGE_STATE)),
-        (guest, Err(Status::INVALID_PAGE_STATE)),
-        ([FIRMWARE[0] | 2, 0], Err(Status::INVALID_PAGE_SIZE)),
-        (FIRMWARE, Ok(())),
-        (RECLAIM, Ok(())),
+    let prepared = pre_guest(5, 0x3000);
+    let guest = [prepared[0] & !IMMUTABLE, 0];
+    let valid = [guest[0] | VALIDATED, 0];
+    let swap = [prepared[0] | VALIDATED, 0];
+    let bad = Err(Status::INVALID_PAGE_STATE);
+    for (state, result, after) in [
+        ([0; 2], bad, [0; 2]),
+        (HV_FIXED, bad, HV_FIXED),
+        (guest, bad, guest),
+        (valid, bad, valid),
+        ([FIRMWARE[0] | VMSA, 0], bad, [FIRMWARE[0] | VMSA, 0]),
+        (prepared, Ok(()), guest),
+        (swap, Ok(()), valid),
+        ([FIRMWARE[0] | 0x1000, 0], Ok(()), RECLAIM),
+        (FIRMWARE, Ok(()), RECLAIM),
+        (RECLAIM, Ok(()), RECLAIM),
     ] {
-        set(&psp, BUF, state);
-        assert_eq!(address(&mut psp, "SNP_PAGE_RECLAIM", BUF), status);
+        psp.rmpupdate(BUF, state);
+        assert_eq!(psp.at("SNP_PAGE_RECLAIM", BUF), result);
+        assert_eq!(psp.rmp(BUF), after);
     }
-    assert_eq!(entry(&psp, BUF), RECLAIM);
+    let large = [FIRMWARE[0] | LARGE, 0];
+    psp.rmpupdate(BUF, large);
     assert_eq!(
-        address(&mut psp, "SNP_PAGE_RECLAIM", BUF + 16),
-        Err(Status::INVALID_ADDRESS)
-    );
-    assert_eq!(
-        address(&mut psp, "SNP_PAGE_RECLAIM", RAM as u64),
-        Err(Status::INVALID_ADDRESS)
-    );
-    assert_eq!(
-        address(&mut psp, "SNP_PAGE_RECLAIM", GUEST | 1),
+        psp.at("SNP_PAGE_RECLAIM", BUF),
         Err(Status::INVALID_PAGE_SIZE)
     );
-    set(&psp, GUEST, [FIRMWARE[0] | 2, 0]);
-    address(&mut psp, "SNP_PAGE_RECLAIM", GUEST | 1).unwrap();
+    psp.rmpupdate(BUF, RECLAIM);
+    assert_eq!(psp.rmp(BUF), RECLAIM);
+    assert_eq!(
+        psp.at("SNP_PAGE_RECLAIM", BUF + 16),
+        Err(Status::INVALID_ADDRESS)
+    );
+    assert_eq!(
+        psp.at("SNP_PAGE_RECLAIM", RAM as u64),
+        Err(Status::INVALID_ADDRESS)
+    );
+    assert_eq!(
+        psp.at("SNP_PAGE_RECLAIM", GUEST | 1),
+        Err(Status::INVALID_PAGE_SIZE)
+    );
+    psp.rmpupdate(GUEST, [FIRMWARE[0] | 2, 0]);
+    psp.at("SNP_PAGE_RECLAIM", GUEST | 1).unwrap();
 }
 
 #[test]
 fn a_firmware_without_snp_does_not_know_the_commands() {
     let mut psp = Psp::new("snp=0");
-    for id in [0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0xc7, 0xce] {
-        assert_eq!(psp.fw.command(id, CMD).status, Status::INVALID_COMMAND);
-    }
-    // Guest commands come later.
-    let mut psp = Psp::new("");
-    for id in [0x90, 0x91, 0x93, 0xa0, 0xa1, 0xa2, 0xc9, 0xcb] {
+    for id in 0x81..0xe0 {
         assert_eq!(psp.fw.command(id, CMD).status, Status::INVALID_COMMAND);
     }
 }

@@ -2,11 +2,15 @@
 //! P-384 keys: ECDSA for CEK, PEK and OCA, ECDH for the PDH.
 
 use p384::SecretKey;
-use p384::ecdsa::signature::hazmat::PrehashSigner;
-use p384::ecdsa::{Signature, SigningKey};
-use sha2::{Digest, Sha256};
+use p384::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
+use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
+use sha2::{Digest, Sha256, Sha384};
 
 use crate::crypto::{Rng, kdf};
+use crate::status::{Result, Status};
+
+/// A big-endian number of P-384.
+pub type Number = [u8; 48];
 
 /// A private P-384 key.
 #[derive(Clone)]
@@ -56,11 +60,19 @@ impl PrivateKey {
     }
 
     /// ECDSA with SHA-256 over the concatenated parts: big-endian r and s.
-    pub fn sign(&self, message: &[u8]) -> ([u8; 48], [u8; 48]) {
+    pub fn sign(&self, message: &[u8]) -> (Number, Number) {
+        self.sign_digest(&Sha256::digest(message))
+    }
+
+    /// ECDSA with SHA-384: big-endian r and s.
+    pub fn sign_sha384(&self, message: &[u8]) -> (Number, Number) {
+        self.sign_digest(&Sha384::digest(message))
+    }
+
+    fn sign_digest(&self, digest: &[u8]) -> (Number, Number) {
         let signer = SigningKey::from(&self.0);
-        let digest = Sha256::digest(message);
         // Fails only for a digest shorter than half the field.
-        let signature: Option<Signature> = signer.sign_prehash(&digest).ok();
+        let signature: Option<Signature> = signer.sign_prehash(digest).ok();
         signature.map_or(([0; 48], [0; 48]), |s| {
             let (r, s) = s.split_bytes();
             (r.into(), s.into())
@@ -72,4 +84,17 @@ impl PrivateKey {
         let shared = p384::ecdh::diffie_hellman(self.0.to_nonzero_scalar(), peer.as_affine());
         (*shared.raw_secret_bytes()).into()
     }
+}
+
+/// Verifies ECDSA with SHA-384 of the key with coordinates x and y: BAD_SIGNATURE.
+pub fn verify_sha384(
+    (x, y): (&Number, &Number),
+    message: &[u8],
+    (r, s): (&Number, &Number),
+) -> Result {
+    let point = p384::EncodedPoint::from_affine_coordinates(x.into(), y.into(), false);
+    let key = VerifyingKey::from_encoded_point(&point).map_err(|_| Status::BAD_SIGNATURE)?;
+    let signature = Signature::from_scalars(*r, *s).map_err(|_| Status::BAD_SIGNATURE)?;
+    key.verify_prehash(&Sha384::digest(message), &signature)
+        .map_err(|_| Status::BAD_SIGNATURE)
 }

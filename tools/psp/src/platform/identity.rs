@@ -52,6 +52,11 @@ impl Chip {
         kdf::derive(&self.secret, label, &[])
     }
 
+    /// The endorsement key of a TCB version.
+    pub fn vcek(&self, tcb: &[u8; 8]) -> PrivateKey {
+        PrivateKey::from_secret(&kdf::mac(&self.secret, &[b"vcek", tcb]), "vcek")
+    }
+
     /// The endorsement certificate. On products the firmware exports it unsigned and AMD's key
     /// service hands out the signed one; here it carries ASK's signature from the start, so that
     /// the chain can be verified without that service.

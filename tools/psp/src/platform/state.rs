@@ -205,7 +205,7 @@ pub fn status(fw: &mut Firmware, buffer: Spa) -> Result {
 
 /// DF_FLUSH: released ASIDs become usable again.
 pub fn df_flush(fw: &mut Firmware, _: Spa) -> Result {
-    fw.asids.flush()
+    crate::snp::platform::flush(fw)
 }
 
 /// GET_ID: the identifier of the only socket.

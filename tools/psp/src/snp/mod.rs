@@ -1,20 +1,70 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! SEV-SNP: the platform part. Guest commands do not exist yet and answer INVALID_COMMAND, and
-//! legacy commands do not check the RMP while SNP is initialised.
+//! SEV-SNP.
+//!
+//! ```text
+//! GCTX_CREATE --> INIT --LAUNCH_START--> LAUNCH --LAUNCH_FINISH--> RUNNING
+//!                               [ACTIVATE; LAUNCH_UPDATE]  [GUEST_REQUEST]     --DECOMMISSION-->
+//! ```
+//! A guest context is named by the page that the host gave for it. The page holds nothing but
+//! noise; the RMP keeps the host from changing it. unspecified: its format, and the status for a
+//! page that holds no context (here INVALID_GUEST).
 
+pub mod activate;
+pub mod context;
+pub mod cpuid;
+pub mod debug;
+pub mod digest;
+pub mod id_block;
+pub mod launch;
+pub mod pages;
 pub mod platform;
+pub mod policy;
+pub mod request;
 pub mod rmp;
+pub mod wire;
+
+use std::collections::BTreeMap;
+
+use crate::asid::Asid;
+use context::Context;
+use platform::Reported;
 
 /// State of the SNP firmware.
 #[derive(Default)]
 pub struct Snp {
     initialized: bool,
     rmp_initialized: bool,
+    /// The contexts by the addresses of their pages. Invariant: these are the pages in the
+    /// Context state.
+    contexts: BTreeMap<u64, Context>,
+    /// The highest ASID of SNP guests while ciphertext hiding is on; the ASIDs above it, up to
+    /// those of SEV guests, are those of SEV-ES guests.
+    max_snp_asid: Option<u32>,
+    rapl_disabled: bool,
+    /// An ASID was released and DF_FLUSH has not been issued since.
+    unflushed: bool,
+    reported: Reported,
 }
 
 impl Snp {
     /// Whether SNP_INIT was done.
     pub fn is_initialized(&self) -> bool {
         self.initialized
+    }
+
+    /// Number of guest contexts.
+    pub fn contexts(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// The ASIDs of SNP guests.
+    pub fn asids(&self) -> Vec<Asid> {
+        let contexts = self.contexts.values();
+        contexts.filter_map(|context| context.asid).collect()
+    }
+
+    /// The highest ASID of SNP guests if that is not the highest of SEV-ES guests.
+    pub fn max_asid(&self) -> Option<u32> {
+        self.max_snp_asid
     }
 }

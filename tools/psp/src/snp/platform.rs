@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! SNP_PLATFORM_STATUS, SNP_INIT(_EX), SNP_SHUTDOWN(_EX), SNP_DF_FLUSH, SNP_FEATURE_INFO,
-//! SNP_PAGE_RECLAIM.
+//! SNP_PLATFORM_STATUS, SNP_INIT(_EX), SNP_SHUTDOWN(_EX), SNP_DF_FLUSH, SNP_FEATURE_INFO.
 //!
 //! Source: Linux `drivers/crypto/ccp/sev-dev.c`. unspecified: order of checks, ranges and MSR
 //! rules of SNP_INIT_EX.
@@ -8,13 +7,15 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::rmp::{Entry, PageState};
+use super::context;
+use super::rmp::{Entry, PageState, expect_4k};
+use super::wire::{Address, FeatureInfo, InitEx, PlatformStatus, Range, RangeList, ShutdownEx};
 use crate::firmware::{API, BUILD, Firmware};
 use crate::host::HostError;
 use crate::memory::{PAGE, Spa};
 use crate::platform::State;
 use crate::status::{Result, Status};
-use crate::wire::{self, SnpAddress, SnpFeatureInfo, SnpInitEx, SnpRange, SnpRangeList};
+use crate::wire::{exact_len, must_be_zero};
 
 const MSR_SYSCFG: u32 = 0xc001_0010;
 const SYSCFG_MEM_ENCRYPT: u64 = 1 << 23;
@@ -34,13 +35,26 @@ const MAX_RANGES: u32 = 255;
 const STATUS_FEATURE_INFO: u32 = 1 << 3;
 /// TCB version in the form of Family 19h: SVN of boot loader, PSP OS, four reserved, SNP
 /// firmware, microcode. An SNP SVN from 1Bh on would make Linux hide SEV-ES (AMD-SB-3023).
-const TCB: [u8; 8] = [3, 0, 0, 0, 0, 0, 10, 0];
+pub const TCB: [u8; 8] = [3, 0, 0, 0, 0, 0, 10, 0];
 
-fn initialized(fw: &Firmware) -> Result {
-    if fw.snp.initialized {
-        Ok(())
-    } else {
-        Err(Status::INVALID_PLATFORM_STATE)
+/// What reports say of the platform: CONFIG.
+#[derive(Clone, Copy)]
+pub struct Reported {
+    /// The TCB version that VCEK is derived from.
+    pub tcb: [u8; 8],
+    /// Reports do not contain the chip's identifier.
+    pub mask_chip_id: bool,
+    /// Reports are not signed.
+    pub mask_chip_key: bool,
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        Self {
+            tcb: TCB,
+            mask_chip_id: false,
+            mask_chip_key: false,
+        }
     }
 }
 
@@ -71,33 +85,35 @@ fn check_cores(fw: &Firmware) -> Result {
 
 /// Makes the pages of a range HV-fixed, as far as the RMP covers them. They must be the host's
 /// or the firmware's.
-fn fix_range(fw: &Firmware, range: &SnpRange) -> Result {
-    wire::must_be_zero(&[range.reserved])?;
+fn fix_range(fw: &Firmware, range: &Range) -> Result {
+    must_be_zero(&[range.reserved])?;
     let base = fw.mem.spa(range.base.get()).aligned(PAGE as u64)?;
     for page in 0..u64::from(range.page_count.get()) {
         let spa = base.offset(page.saturating_mul(PAGE as u64))?;
-        let Some(entry) = Entry::read(fw, spa) else {
+        let Ok(entry) = Entry::covering(&fw.mem, spa) else {
             break;
         };
         match entry.state() {
-            PageState::Hypervisor | PageState::HvFixed => entry.hv_fixed().write(fw, spa)?,
+            PageState::Hypervisor | PageState::HvFixed => {
+                entry.to(PageState::HvFixed).write(&fw.mem, spa)?;
+            }
             PageState::Firmware => {}
-            PageState::Reclaim | PageState::Guest => return Err(Status::INVALID_PAGE_STATE),
+            _ => return Err(Status::INVALID_PAGE_STATE),
         }
     }
     Ok(())
 }
 
 fn fix_list(fw: &Firmware, list: Spa) -> Result {
-    let head: SnpRangeList = fw.mem.read(list)?;
-    wire::must_be_zero(&[head.reserved])?;
+    let head: RangeList = fw.mem.read(list)?;
+    must_be_zero(&[head.reserved])?;
     if head.num_elements.get() > MAX_RANGES {
         return Err(Status::INVALID_PARAM);
     }
-    let mut at = list.offset(size_of::<SnpRangeList>() as u64)?;
+    let mut at = list.offset(size_of::<RangeList>() as u64)?;
     for _ in 0..head.num_elements.get() {
         fix_range(fw, &fw.mem.read(at)?)?;
-        at = at.offset(size_of::<SnpRange>() as u64)?;
+        at = at.offset(size_of::<Range>() as u64)?;
     }
     Ok(())
 }
@@ -120,6 +136,7 @@ fn start(fw: &mut Firmware, init_rmp: bool, list: Option<Spa>) -> Result {
     }
     fw.asids.mark_all_dirty(fw.running_cores());
     fw.snp.initialized = true;
+    fw.mem.set_snp(true);
     Ok(())
 }
 
@@ -130,8 +147,8 @@ pub fn init(fw: &mut Firmware, _: Spa) -> Result {
 
 /// SNP_INIT_EX. Features that SNP_FEATURE_INFO does not report are INVALID_PARAM.
 pub fn init_ex(fw: &mut Firmware, buffer: Spa) -> Result {
-    let cmd: SnpInitEx = fw.mem.read(buffer)?;
-    wire::must_be_zero(&[cmd.reserved1])?;
+    let cmd: InitEx = fw.mem.read(buffer)?;
+    must_be_zero(&[cmd.reserved1])?;
     let flags = cmd.flags.get();
     if flags & !(INIT_RMP | INIT_LIST) != 0
         || cmd.max_snp_asid.get() != 0
@@ -145,11 +162,12 @@ pub fn init_ex(fw: &mut Firmware, buffer: Spa) -> Result {
 
 /// SNP_SHUTDOWN.
 pub fn shutdown(fw: &mut Firmware, _: Spa) -> Result {
-    initialized(fw)?;
-    if fw.asids.dirty() > 0 && fw.state() != State::Uninit {
+    if fw.snp.unflushed || (fw.asids.dirty() > 0 && fw.state() != State::Uninit) {
         return Err(Status::DFFLUSH_REQUIRED);
     }
+    context::delete_all(fw)?;
     fw.snp.initialized = false;
+    fw.mem.set_snp(false);
     Ok(())
 }
 
@@ -157,83 +175,66 @@ pub fn shutdown(fw: &mut Firmware, _: Spa) -> Result {
 /// disabling SNP on the cores is not offered: INVALID_PARAM.
 pub fn shutdown_ex(fw: &mut Firmware, buffer: Spa) -> Result {
     const IOMMU: u32 = 1;
-    let cmd: wire::SnpShutdownEx = fw.mem.read(buffer)?;
-    wire::exact_len::<wire::SnpShutdownEx>(cmd.length)?;
+    let cmd: ShutdownEx = fw.mem.read(buffer)?;
+    exact_len::<ShutdownEx>(cmd.length)?;
     if cmd.flags.get() & !IOMMU != 0 {
         return Err(Status::INVALID_PARAM);
     }
     shutdown(fw, buffer)
 }
 
+/// DF_FLUSH and SNP_DF_FLUSH.
+pub fn flush(fw: &mut Firmware) -> Result {
+    fw.asids.flush()?;
+    fw.snp.unflushed = false;
+    Ok(())
+}
+
 /// SNP_DF_FLUSH: the same flush as DF_FLUSH.
 pub fn df_flush(fw: &mut Firmware, _: Spa) -> Result {
-    initialized(fw)?;
-    fw.asids.flush()
+    flush(fw)
 }
 
 /// Writes an output page: once SNP is initialised it must be a firmware page, and is reclaimable
 /// afterwards.
-fn output(fw: &Firmware, address: u64, bytes: &[u8]) -> Result {
+pub(super) fn output(fw: &Firmware, address: u64, bytes: &[u8]) -> Result {
     let spa = fw.mem.spa(address);
     if !fw.snp.initialized {
         return fw.mem.write_bytes(spa, bytes);
     }
-    let entry = Entry::read(fw, spa).ok_or(Status::INVALID_ADDRESS)?;
-    if entry.state() != PageState::Firmware {
-        return Err(Status::INVALID_PAGE_STATE);
-    }
+    let page = spa.align_down(PAGE as u64);
+    let entry = expect_4k(&fw.mem, page, PageState::Firmware)?;
     if spa.page_offset().saturating_add(bytes.len() as u64) > PAGE as u64 {
         return Err(Status::INVALID_ADDRESS);
     }
     fw.mem.write_bytes(spa, bytes)?;
-    entry.reclaimed().write(fw, spa)
+    entry.to(PageState::Reclaim).write(&fw.mem, page)
 }
 
 /// SNP_PLATFORM_STATUS.
 pub fn status(fw: &mut Firmware, buffer: Spa) -> Result {
-    let cmd: SnpAddress = fw.mem.read(buffer)?;
+    let cmd: Address = fw.mem.read(buffer)?;
     let [api_major, api_minor] = API;
-    let status = wire::SnpPlatformStatus {
+    let status = PlatformStatus {
         api_major,
         api_minor,
         state: fw.snp.initialized.into(),
         is_rmp_initialized: fw.snp.rmp_initialized.into(),
         build: U32::new(BUILD.into()),
         flags: U32::new(STATUS_FEATURE_INFO),
-        guest_count: U32::ZERO,
+        guest_count: U32::new(u32::try_from(fw.snp.contexts.len()).unwrap_or(u32::MAX)),
         current_tcb: TCB,
-        reported_tcb: TCB,
+        reported_tcb: fw.snp.reported.tcb,
     };
     output(fw, cmd.address.get(), status.as_bytes())
 }
 
 /// SNP_FEATURE_INFO: sub-function 0, no optional feature.
 pub fn feature_info(fw: &mut Firmware, buffer: Spa) -> Result {
-    let cmd: SnpFeatureInfo = fw.mem.read(buffer)?;
-    wire::exact_len::<SnpFeatureInfo>(cmd.length)?;
+    let cmd: FeatureInfo = fw.mem.read(buffer)?;
+    exact_len::<FeatureInfo>(cmd.length)?;
     if cmd.ecx_in.get() != 0 {
         return Err(Status::INVALID_PARAM);
     }
     output(fw, cmd.address.get(), &[0; 16])
-}
-
-/// SNP_PAGE_RECLAIM: a page that the firmware owns becomes reclaimable; bit 0 of the address
-/// says 2 MiB.
-pub fn page_reclaim(fw: &mut Firmware, buffer: Spa) -> Result {
-    let cmd: SnpAddress = fw.mem.read(buffer)?;
-    initialized(fw)?;
-    let address = cmd.address.get();
-    let large = address & 1 != 0;
-    let size = if large { 2 << 20 } else { PAGE as u64 };
-    let spa = fw.mem.spa(address & !1).aligned(size)?;
-    let entry = Entry::read(fw, spa).ok_or(Status::INVALID_ADDRESS)?;
-    if entry.is_2m() != large {
-        return Err(Status::INVALID_PAGE_SIZE);
-    }
-    match entry.state() {
-        PageState::Firmware | PageState::Reclaim => entry.reclaimed().write(fw, spa),
-        PageState::Hypervisor | PageState::HvFixed | PageState::Guest => {
-            Err(Status::INVALID_PAGE_STATE)
-        }
-    }
 }

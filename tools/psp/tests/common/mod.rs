@@ -2,6 +2,9 @@
 //! A machine made of a byte vector, and a driver for the firmware on it.
 #![allow(dead_code)] // every test program uses its part
 
+pub mod request;
+pub mod snp;
+
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::Rc;
