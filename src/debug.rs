@@ -17,7 +17,10 @@ impl Writer for PoolFile {
         let split = self.0.split();
 
         writeln!(f, "kind first last free leased dirty leaked")?;
-        for (kind, range) in [("sev", split.sev), ("es", split.es)] {
+        // Usually SEV-SNP guests share those of SEV-ES guests.
+        let snp = split.snp.filter(|_| split.snp != split.es);
+
+        for (kind, range) in [("sev", split.sev), ("es", split.es), ("snp", snp)] {
             let Some(range) = range else { continue };
             let usage = self.0.usage(range);
 

@@ -15,13 +15,14 @@ use core::ffi::{c_int, c_uint, c_void};
 use kernel::prelude::*;
 
 use crate::ffi::bindings::{self, gfp_t, gpa_t, kvm_pfn_t};
+use crate::hw::addr::Pfn;
 use crate::hw::page::{self, SaveArea};
 use crate::kvm::exit::Next;
 use crate::kvm::host_state::HostSaveArea;
 use crate::kvm::vcpu::{Vcpu, VmrunCtx};
 use crate::kvm::{Vm, VmType};
 use crate::vcpu::Decrypted;
-use crate::{ioctl, platform, vcpu, vmgexit};
+use crate::{gmem, ioctl, platform, vcpu, vmgexit};
 
 /// Declares functions for C, and has the compiler compare them with the prototypes in the bindings.
 macro_rules! entries {
@@ -144,7 +145,8 @@ entries! {
         // SAFETY: The VM's notifier is registered, so the VM is alive.
         let vm = unsafe { Vm::from_raw(kvm) };
 
-        if let Some(sev) = vm.sev() {
+        // Private memory is not mapped into userspace: what is reclaimed is not encrypted then.
+        if let Some(sev) = vm.sev().filter(|sev| !sev.is_snp()) {
             sev.run_cpus().write_back_caches();
         }
     }
@@ -258,61 +260,100 @@ entries! {
     }
 }
 
-// For SEV-SNP guests only. There are none: their VM type is not advertised, so KVM does not create
-// such VMs. Were one of these reached nevertheless, it would have to refuse, or do nothing.
+// For SEV-SNP guests only: their private memory, and the registers that are in it.
 entries! {
-    fn sev_snp_reload_vmsa(_vcpu: *mut bindings::kvm_vcpu) {}
-
-    /// Also for ordinary guests on a host with an RMP; they have no private memory to repair.
-    fn sev_handle_rmp_fault(_vcpu: *mut bindings::kvm_vcpu, _gpa: gpa_t, _error_code: u64) {}
-
-    /// 0 is "no limit".
-    fn sev_gmem_max_mapping_level(
-        _kvm: *mut bindings::kvm,
-        _pfn: kvm_pfn_t,
-        _is_private: bool,
-    ) -> c_int {
-        0
+    /// Before the vCPU runs on, with its mutex held, when it was told to look for its registers.
+    fn sev_snp_reload_vmsa(vcpu: *mut bindings::kvm_vcpu) {
+        // SAFETY: As written above.
+        vcpu::reload_vmsa(unsafe { Vcpu::from_kvm(vcpu) });
     }
 
+    /// From the handler of nested page faults, with the vCPU's mutex and KVM's SRCU lock held. Also for
+    /// ordinary guests on a host with an RMP; they have no private memory to repair.
+    fn sev_handle_rmp_fault(vcpu: *mut bindings::kvm_vcpu, gpa: gpa_t, error_code: u64) {
+        // SAFETY: As written above.
+        gmem::handle_fault(unsafe { Vcpu::from_kvm(vcpu) }, gpa, error_code);
+    }
+
+    /// From faults, with the lock of the MMU held or about to be taken. 0 is "no limit".
+    fn sev_gmem_max_mapping_level(
+        kvm: *mut bindings::kvm,
+        pfn: kvm_pfn_t,
+        _is_private: bool,
+    ) -> c_int {
+        // SAFETY: The VM is alive.
+        match unsafe { Vm::from_raw(kvm) }.snp_context() {
+            Some(_) => gmem::max_mapping(Pfn::new(pfn)).level() as c_int,
+            None => 0,
+        }
+    }
+
+    /// When guest pages are about to be converted or freed, with the lock of the MMU held exclusively.
     fn sev_gmem_invalidate_range(
-        _kvm: *mut bindings::kvm,
-        _range: *mut bindings::kvm_gfn_range,
-    ) {}
+        kvm: *mut bindings::kvm,
+        range: *mut bindings::kvm_gfn_range,
+    ) {
+        // SAFETY: The VM is alive; `range` points to a structure of the caller's.
+        let (vm, range) = unsafe { (Vm::from_raw(kvm), (*range).start..(*range).end) };
+
+        if vm.snp_context().is_some() {
+            vcpu::invalidate(vm, range);
+        }
+    }
 }
 
 #[cfg(not(sev_gmem_make_private))]
 entries! {
+    /// When a page of private memory is about to be mapped.
     fn sev_gmem_prepare(
-        _kvm: *mut bindings::kvm,
-        _pfn: kvm_pfn_t,
-        _gfn: bindings::gfn_t,
-        _max_order: c_int,
+        kvm: *mut bindings::kvm,
+        pfn: kvm_pfn_t,
+        gfn: bindings::gfn_t,
+        max_order: c_int,
     ) -> c_int {
-        0
+        const LARGE: c_int = Pfn::PER_LARGE.ilog2() as c_int;
+
+        // SAFETY: The VM is alive.
+        errno(match unsafe { Vm::from_raw(kvm) }.snp_context() {
+            Some(context) => gmem::make_private(context, gfn, Pfn::new(pfn), max_order >= LARGE),
+            None => Ok(()),
+        })
     }
 }
 
 #[cfg(sev_gmem_make_private)]
 entries! {
+    /// When a page of private memory is about to be mapped.
     fn sev_gmem_make_private(
-        _kvm: *mut bindings::kvm,
-        _gfn: bindings::gfn_t,
-        _pfn: kvm_pfn_t,
-        _nr_pages: kvm_pfn_t,
+        kvm: *mut bindings::kvm,
+        gfn: bindings::gfn_t,
+        pfn: kvm_pfn_t,
+        nr_pages: kvm_pfn_t,
     ) -> c_int {
-        0
+        let large = nr_pages >= Pfn::PER_LARGE;
+
+        // SAFETY: The VM is alive.
+        errno(match unsafe { Vm::from_raw(kvm) }.snp_context() {
+            Some(context) => gmem::make_private(context, gfn, Pfn::new(pfn), large),
+            None => Ok(()),
+        })
     }
 }
 
 #[cfg(not(sev_gmem_make_shared))]
 entries! {
-    fn sev_gmem_invalidate(_start: kvm_pfn_t, _end: kvm_pfn_t) {}
+    /// When pages of private memory are about to be freed, of whichever VM.
+    fn sev_gmem_invalidate(start: kvm_pfn_t, end: kvm_pfn_t) {
+        gmem::make_shared(Pfn::new(start), end.saturating_sub(start));
+    }
 }
 
 #[cfg(sev_gmem_make_shared)]
 entries! {
-    fn sev_gmem_make_shared(_pfn: kvm_pfn_t, _nr_pages: kvm_pfn_t) {}
+    /// When pages of private memory are about to be freed, of whichever VM.
+    fn sev_gmem_make_shared(pfn: kvm_pfn_t, nr_pages: kvm_pfn_t) {
+        gmem::make_shared(Pfn::new(pfn), nr_pages);
+    }
 }
 
 #[cfg(sev_vcpu_needs_initialization)]

@@ -13,6 +13,7 @@
 //! ```text
 //! entry                      raw pointers to types, Result to errno
 //! ioctl        vmgexit       what userspace asks for; what a guest asks for
+//! gmem                       the private memory of SEV-SNP guests
 //! vcpu                       what a vCPU needs
 //! platform                   what exists while the module is loaded
 //! debug  params
@@ -45,6 +46,7 @@ mod debug;
 mod entry;
 mod ffi;
 mod ghcb;
+mod gmem;
 mod hw;
 mod ioctl;
 mod kvm;

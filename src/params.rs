@@ -103,6 +103,16 @@ pub(crate) fn set(parameter: Parameter, value: bool) {
     parameter.variable().set(value);
 }
 
+/// How many ASIDs are to be for SEV-SNP guests alone, whose ciphertext the firmware then hides.
+pub(crate) fn ciphertext_hiding_asids() -> u32 {
+    CIPHERTEXT_HIDING_ASIDS.get()
+}
+
+/// Shows what became of it. Only while the module is initialised.
+pub(crate) fn set_ciphertext_hiding_asids(count: u32) {
+    CIPHERTEXT_HIDING_ASIDS.set(count);
+}
+
 /// Highest ASID of an encrypted guest; svm.c gives ordinary guests those above.
 #[no_mangle]
 #[allow(non_upper_case_globals)]

@@ -7,14 +7,14 @@ use kernel::sync::Arc;
 use crate::asid::{Asids, FlushWith};
 use crate::debug::Debug;
 use crate::ffi::bindings as b;
-use crate::hw::asid::Split;
+use crate::hw::asid::{Range, Split};
 use crate::hw::kind::Kind;
 use crate::hw::page::FirmwarePage;
 use crate::kvm::cgroup::Resource;
 use crate::kvm::global::Global;
 use crate::kvm::host::{self, Feature};
 use crate::params::{self, Parameter};
-use crate::psp::{self, Channel, FwStatus, SnpPlatformStatus};
+use crate::psp::{self, Channel, FwStatus, Init, SnpPlatformStatus};
 use crate::vm::Registry;
 
 /// What exists while SEV is available: everything that is not part of a VM.
@@ -33,17 +33,30 @@ struct Served {
     /// Also without ASIDs for plain SEV guests.
     sev: bool,
     es: bool,
+    snp: Option<Snp>,
     /// `SVM_SEV_FEAT_*` that the save areas of guests may have.
     vmsa_features: u64,
+}
+
+/// What SEV-SNP guests can have.
+#[derive(Clone, Copy)]
+struct Snp {
+    /// Bits that their policies may contain.
+    policy_bits: u64,
 }
 
 impl Served {
     const NOTHING: Self = Self {
         sev: false,
         es: false,
+        snp: None,
         vmsa_features: 0,
     };
 }
+
+/// What policies of SEV-SNP guests may contain, as far as it is KVM that decides: what needs no help
+/// of the hypervisor's, or has it. Migration agents are not served.
+const SERVED_POLICY_BITS: u64 = b::KVM_SEV_CONST_SNP_POLICY_BITS;
 
 static PLATFORM: Global<Platform> = Global::new();
 
@@ -68,12 +81,18 @@ impl Platform {
         match kind {
             Kind::Sev => self.served.sev,
             Kind::SevEs => self.served.es,
+            Kind::Snp => self.served.snp.is_some(),
         }
     }
 
     /// `SVM_SEV_FEAT_*` that the save areas of guests may have.
     pub(crate) fn vmsa_features(&self) -> u64 {
         self.served.vmsa_features
+    }
+
+    /// Bits that the policies of SEV-SNP guests may contain.
+    pub(crate) fn snp_policy_bits(&self) -> u64 {
+        self.served.snp.map_or(0, |snp| snp.policy_bits)
     }
 
     fn new(split: Split, flush_with: FlushWith, served: Served) -> Result<Pin<KBox<Self>>> {
@@ -105,20 +124,21 @@ pub(crate) fn hardware_setup() {
         params::set_max_sev_asid(split.max.get());
     }
 
-    let served = match split.ok_or(ENODEV).and_then(start) {
-        Ok(served) => served,
+    let (split, served) = match split.ok_or(ENODEV).and_then(start) {
+        Ok((split, served)) => (Some(split), served),
         Err(error) => {
             if wanted && Feature::Sev.is_present() {
                 pr_info!("SEV unusable: {error:?}\n");
             }
-            Served::NOTHING
+            (split, Served::NOTHING)
         }
     };
     offer(split, served);
 
     params::set(Parameter::Sev, served.sev);
     params::set(Parameter::SevEs, served.es);
-    params::set(Parameter::SevSnp, false);
+    params::set(Parameter::SevSnp, served.snp.is_some());
+    params::set_ciphertext_hiding_asids(split.map_or(0, Split::hidden));
 }
 
 /// Tells userspace which VMs it can create, and the log why not.
@@ -140,6 +160,13 @@ fn offer(split: Option<Split>, served: Served) {
             served.es,
             b::KVM_X86_SEV_ES_VM,
         ),
+        (
+            "SEV-SNP",
+            Feature::SevSnp,
+            Kind::Snp,
+            served.snp.is_some(),
+            b::KVM_X86_SNP_VM,
+        ),
     ] {
         if !feature.is_present() {
             continue;
@@ -148,15 +175,22 @@ fn offer(split: Option<Split>, served: Served) {
             Some(range) if is_served => {
                 let (first, last) = (range.first(), range.last());
                 pr_info!("{name} enabled (ASIDs {first} - {last})\n");
-                Resource::from(kind).set_capacity(range.count());
                 vm_types |= 1u32.wrapping_shl(vm_type);
             }
             Some(_) => pr_info!("{name} disabled\n"),
             None => pr_info!("{name} disabled (no ASIDs)\n"),
         }
     }
-    if Feature::SevSnp.is_present() {
-        pr_info!("SEV-SNP not served\n");
+    if let Some(split) = split {
+        if served.sev {
+            Resource::Sev.set_capacity(split.sev.map_or(0, Range::count));
+        }
+        if served.es || served.snp.is_some() {
+            Resource::SevEs.set_capacity(split.protected());
+        }
+        if split.hidden() != 0 {
+            pr_info!("SEV-SNP ciphertext hiding enabled\n");
+        }
     }
     host::support_vm_types(vm_types & psp::supported_vm_types());
 }
@@ -176,30 +210,48 @@ fn detect() -> Option<Split> {
     Split::from_cpuid(ecx, edx)
 }
 
-/// Starts the firmware and sets [`PLATFORM`].
-fn start(split: Split) -> Result<Served> {
+/// Starts the firmware and sets [`PLATFORM`]. Returns how the ASIDs are divided then.
+fn start(split: Split) -> Result<(Split, Served)> {
     let mut status = FwStatus::success();
+    // SEV-ES and SEV-SNP guests need the same of the machine.
+    let protected = can_protect_registers(split);
+    let wants_snp = protected && params::get(Parameter::SevSnp) && host::has_rmp();
+    let hidden = if wants_snp && psp::can_hide_ciphertext() {
+        params::ciphertext_hiding_asids().min(split.protected())
+    } else {
+        0
+    };
 
-    psp::platform_init(true, &mut status).inspect_err(|error| {
+    psp::platform_init(Init::Probe { hidden }, &mut status).inspect_err(|error| {
         pr_err!("SEV: the firmware does not start: {error:?}, {status}\n");
     })?;
-    let flush_with = if host::has_rmp() && snp_is_initialised() {
+    let with_snp = host::has_rmp() && snp_is_initialised();
+    let flush_with = if with_snp {
         FlushWith::SnpDfFlush
     } else {
         FlushWith::DfFlush
     };
-    let es = serves_es(split);
+    let snp = (wants_snp && with_snp).then(|| Snp {
+        policy_bits: psp::snp_policy_bits() & SERVED_POLICY_BITS,
+    });
+    let split = if snp.is_some() {
+        split.hide_ciphertext(hidden)
+    } else {
+        split
+    };
+    let es = protected && split.es.is_some();
     let served = Served {
         sev: true,
         es,
-        vmsa_features: if es { supported_vmsa_features() } else { 0 },
+        snp,
+        vmsa_features: supported_vmsa_features(es, snp.is_some()),
     };
     PLATFORM.set(Platform::new(split, flush_with, served)?);
-    Ok(served)
+    Ok((split, served))
 }
 
 /// Whether there can be guests with protected registers.
-fn serves_es(split: Split) -> bool {
+fn can_protect_registers(split: Split) -> bool {
     params::get(Parameter::SevEs)
         && Feature::SevEs.is_present()
         && host::can_protect_registers()
@@ -207,12 +259,19 @@ fn serves_es(split: Split) -> bool {
 }
 
 /// `SVM_SEV_FEAT_*` that work on this machine.
-fn supported_vmsa_features() -> u64 {
-    if Feature::DebugSwap.is_present() && Feature::NoNestedDataBreakpoints.is_present() {
-        b::KVM_SEV_CONST_SVM_SEV_FEAT_DEBUG_SWAP
-    } else {
-        0
+fn supported_vmsa_features(es: bool, snp: bool) -> u64 {
+    let mut features = 0;
+
+    if (es || snp)
+        && Feature::DebugSwap.is_present()
+        && Feature::NoNestedDataBreakpoints.is_present()
+    {
+        features |= b::KVM_SEV_CONST_SVM_SEV_FEAT_DEBUG_SWAP;
     }
+    if snp && host::knows_tsc_frequency() && Feature::SecureTsc.is_present() {
+        features |= b::KVM_SEV_CONST_SVM_SEV_FEAT_SECURE_TSC;
+    }
+    features
 }
 
 /// Whether the SNP firmware is initialised, which changes the rules for the other commands.
@@ -237,6 +296,9 @@ pub(crate) fn set_cpu_caps() {
     Feature::Sev.offer_to_guests();
     if platform.served.es {
         Feature::SevEs.offer_to_guests();
+    }
+    if platform.served.snp.is_some() {
+        Feature::SevSnp.offer_to_guests();
     }
 }
 
@@ -267,8 +329,10 @@ pub(crate) fn device_attribute(group: u32, attribute: u64) -> Result<u64> {
     }
     match u32::try_from(attribute).map_err(|_| ENXIO)? {
         b::KVM_X86_SEV_VMSA_FEATURES => Ok(get().map_or(0, Platform::vmsa_features)),
-        // No SNP policies or certificates: SNP is not served.
-        b::KVM_X86_SNP_POLICY_BITS | b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(0),
+        b::KVM_X86_SNP_POLICY_BITS => Ok(get().map_or(0, Platform::snp_policy_bits)),
+        b::KVM_X86_SEV_SNP_REQ_CERTS => Ok(get()
+            .is_some_and(|platform| platform.serves(Kind::Snp))
+            .into()),
         b::KVM_X86_SEV_IMPL => Ok(b::KVM_SEV_IMPL_ID),
         b::KVM_X86_SEV_IMPL_VERSION => Ok(u64::from(b::KVM_SEV_IMPL_VERSION)),
         b::KVM_X86_SEV_IMPL_FEATURES => Ok(u64::from(b::KVM_SEV_IMPL_F_DEVICE_FILE)),

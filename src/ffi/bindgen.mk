@@ -24,7 +24,7 @@ kvm_sev_space := $(subst ,, )
 kvm_sev_any_of = ($(subst $(kvm_sev_space),|,$(strip $(1))))
 
 # Types, functions that Rust calls or provides, constants.
-kvm_sev_types := sev_cmd sev_cmd_id ghcb kvm_reg kvm_svm vcpu_svm svm_cpu_data vmcb.* sev_data_.* sev_user_data_snp_status \
+kvm_sev_types := snp_guest_msg_hdr msg_type sev_cmd sev_ret_code pg_level sev_cmd_id ghcb kvm_reg kvm_svm vcpu_svm svm_cpu_data vmcb.* sev_data_.* sev_user_data_snp_status \
 	sev_platform_init_args kvm_sev_.* kvm_gfn_range kvm_enc_region misc_res_type cc_attr
 kvm_sev_functions := sev_.* snp_.* pre_sev_run kvm_sev_.* \
 	cc_platform_has capable file_is_kvm kvm_lock_all_vcpus kvm_set_or_clear_apicv_inhibit \
@@ -32,17 +32,19 @@ kvm_sev_functions := sev_.* snp_.* pre_sev_run kvm_sev_.* \
 	misc_cg_set_capacity misc_cg_try_charge misc_cg_uncharge \
 	pin_user_pages_fast unpin_user_pages_dirty_lock wbinvd_on_all_cpus wbnoinvd_on_cpus_mask \
 	__kvm_vcpu_map kvm_vcpu_unmap kvm_read_guest kvm_emulate_ap_reset_hold \
+	kvm_write_guest kvm_clear_guest kvm_gmem_populate kvm_gmem_get_pfn gfn_to_memslot kvm_zap_gfn_range psmash rmp_make_.* \
 	svm_invoke_exit_handler svm_enable_lbrv svm_set_intercept_for_msr \
 	__kvm_set_xcr __kvm_emulate_msr_write kvm_get_user_return_msr \
 	amd_get_dr_addr_mask clflush_cache_range free_pages
 kvm_sev_vars := KVM_X86_.* KVM_SEV_.* SEV_.* TLB_CONTROL_.* VMCB_.* X86_FEATURE_.* \
 	CAP_IPC_LOCK RLIMIT_MEMLOCK FOLL_.* kvm_caps enable_mmio_caching lbrv npt_enabled nrips param_ops_uint \
-	GHCB_.* SVM_EXIT_.* SVM_VMGEXIT_.* SVM_IOIO_.* INTERCEPT_.* TRAP_.* DR7_FIXED_1 \
+	GHCB_.* SNP_PAGE_TYPE_.* SNP_GUEST_VMM_ERR_.* SVM_EXIT_.* SVM_VMGEXIT_.* SVM_IOIO_.* INTERCEPT_.* TRAP_.* DR7_FIXED_1 \
 	MSR_EFER MSR_IA32_CR_PAT MSR_IA32_XSS MSR_TSC_AUX MSR_AMD64_SEV_ES_GHCB \
-	MSR_AMD64_GUEST_TSC_FREQ kvm_host tsc_aux_uret_slot dump_invalid_vmcb
+	MSR_AMD64_GUEST_TSC_FREQ kvm_host tsc_aux_uret_slot tsc_khz dump_invalid_vmcb
 # Inline functions, for which bindgen makes callable ones.
 kvm_sev_inlines := clr_exception_intercept cpuid get_current_misc_cg put_misc_cg \
-	kvm_find_cpuid_entry kvm_get_vcpu kvm_is_vcpu_creation_in_progress kvm_vm_dead rlimit \
+	kvm_find_cpuid_entry kvm_get_vcpu kvm_is_vcpu_creation_in_progress \
+	kvm_get_vcpu_by_id kvm_mem_is_private kvm_release_page_unused kvm_slot_has_gmem kvm_vm_dead rlimit \
 	svm_clr_intercept svm_set_intercept totalram_pages
 
 kvm_sev_allow := --allowlist-type '$(call kvm_sev_any_of,$(kvm_sev_types))' \

@@ -47,6 +47,9 @@ void kvm_sev_cpu_cap_set(unsigned int bit)
 	case X86_FEATURE_SEV_ES:
 		kvm_cpu_cap_set(X86_FEATURE_SEV_ES);
 		break;
+	case X86_FEATURE_SEV_SNP:
+		kvm_cpu_cap_set(X86_FEATURE_SEV_SNP);
+		break;
 	default:
 		WARN_ON_ONCE(1);
 	}
@@ -105,9 +108,35 @@ void kvm_sev_clflush_pages(struct page *const *pages, size_t count)
 	}
 }
 
+u64 kvm_sev_pfn_psp_pa(u64 pfn)
+{
+	return __sme_set(PFN_PHYS(pfn));
+}
+
+void kvm_sev_copy_to_pfn(u64 pfn, struct page *from)
+{
+	copy_highpage(pfn_to_page(pfn), from);
+}
+
+void kvm_sev_copy_from_pfn(struct page *to, u64 pfn)
+{
+	copy_highpage(to, pfn_to_page(pfn));
+	set_page_dirty_lock(to);
+}
+
+void kvm_sev_clflush_pfn(u64 pfn, u64 pages)
+{
+	clflush_cache_range(__va(PFN_PHYS(pfn)), pages * PAGE_SIZE);
+}
+
+void kvm_sev_leak_page(u64 pfn)
+{
+	get_page(pfn_to_page(pfn));
+}
+
 void *kvm_sev_alloc_firmware_page(void)
 {
-	return snp_alloc_firmware_page(GFP_KERNEL | __GFP_ZERO);
+	return snp_alloc_firmware_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 }
 
 struct page *kvm_sev_alloc_save_area(int node, gfp_t gfp)

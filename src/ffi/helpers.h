@@ -10,6 +10,7 @@
 
 struct fxregs_state;
 struct ghcb;
+struct kvm;
 struct kvm_vcpu;
 struct mutex;
 struct page;
@@ -33,7 +34,12 @@ int kvm_sev_mutex_lock_killable(struct mutex *lock, unsigned int depth);
 /* Memory */
 u64 kvm_sev_psp_pa(const void *p);
 u64 kvm_sev_page_psp_pa(struct page *page);
+u64 kvm_sev_pfn_psp_pa(u64 pfn);
 void kvm_sev_clflush_pages(struct page *const *pages, size_t count);
+void kvm_sev_copy_to_pfn(u64 pfn, struct page *from);
+void kvm_sev_copy_from_pfn(struct page *to, u64 pfn);
+void kvm_sev_clflush_pfn(u64 pfn, u64 pages);
+void kvm_sev_leak_page(u64 pfn);
 void *kvm_sev_alloc_firmware_page(void);
 struct page *kvm_sev_alloc_save_area(int node, gfp_t gfp);
 
@@ -42,6 +48,8 @@ void kvm_sev_trace_enter(unsigned int vcpu_id, struct ghcb *ghcb);
 void kvm_sev_trace_exit(unsigned int vcpu_id, struct ghcb *ghcb);
 void kvm_sev_trace_msr_enter(unsigned int vcpu_id, u64 value);
 void kvm_sev_trace_msr_exit(unsigned int vcpu_id, u64 value, int result);
+void kvm_sev_trace_rmp_fault(struct kvm_vcpu *vcpu, u64 gpa, u64 pfn, u64 error_code,
+			     int level, int result);
 bool kvm_sev_guest_has_tsc_aux(struct kvm_vcpu *vcpu);
 bool kvm_sev_guest_has_xsaves(struct kvm_vcpu *vcpu);
 void kvm_sev_exit_sev_term(struct kvm_vcpu *vcpu, u64 ghcb_msr);
@@ -53,5 +61,21 @@ void *kvm_sev_ymm_state(struct kvm_vcpu *vcpu);
 void *kvm_sev_alloc_vmsa(void);
 u64 kvm_sev_pa(const void *p);
 bool kvm_sev_flush_encrypted_page(void *va, unsigned int asid);
+
+/* vCPUs and memory of SEV-SNP guests */
+int kvm_sev_online_vcpus(struct kvm *kvm);
+void kvm_sev_request_update(struct kvm_vcpu *vcpu);
+void kvm_sev_request_reload(struct kvm_vcpu *vcpu, bool kick);
+void kvm_sev_set_run_state(struct kvm_vcpu *vcpu, bool runnable);
+bool kvm_sev_is_page_address(struct kvm_vcpu *vcpu, u64 gpa);
+unsigned long kvm_sev_invalidations(struct kvm *kvm);
+void kvm_sev_mmu_read_lock(struct kvm *kvm);
+void kvm_sev_mmu_read_unlock(struct kvm *kvm);
+bool kvm_sev_was_invalidated(struct kvm *kvm, unsigned long seq, u64 gfn);
+bool kvm_sev_user_maps_pages(struct kvm *kvm);
+void kvm_sev_exit_map_pages(struct kvm_vcpu *vcpu, u64 gpa, u64 pages, bool private, bool large);
+bool kvm_sev_map_pages_result(struct kvm_vcpu *vcpu, u64 *result);
+void kvm_sev_exit_req_certs(struct kvm_vcpu *vcpu, u64 gpa, u64 pages);
+u64 kvm_sev_req_certs_result(struct kvm_vcpu *vcpu, u64 *pages);
 
 #endif

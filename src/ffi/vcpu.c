@@ -35,6 +35,12 @@ void kvm_sev_trace_msr_exit(unsigned int vcpu_id, u64 value, int result)
 	trace_kvm_vmgexit_msr_protocol_exit(vcpu_id, value, result);
 }
 
+void kvm_sev_trace_rmp_fault(struct kvm_vcpu *vcpu, u64 gpa, u64 pfn, u64 error_code,
+			     int level, int result)
+{
+	trace_kvm_rmp_fault(vcpu, gpa, pfn, error_code, level, result);
+}
+
 bool kvm_sev_guest_has_tsc_aux(struct kvm_vcpu *vcpu)
 {
 	return guest_cpu_cap_has(vcpu, X86_FEATURE_RDTSCP) ||

@@ -7,12 +7,16 @@
 //!
 //! Source: the GHCB specification, "GHCB MSR protocol"; include/asm/sev-common.h.
 
+use super::psc::PageState;
 use crate::ffi::bindings as b;
 
 /// Bits of the code.
 const CODE: u64 = 0xfff;
 /// Position of what follows the code.
 const DATA: u32 = 12;
+/// The page that is to be converted, and position of what it is to become.
+const GFN: u64 = 0xf_ffff_ffff_f000;
+const PSC_OPERATION: u32 = 52;
 
 /// A register that CPUID returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +25,17 @@ pub(crate) enum CpuidRegister {
     Ebx,
     Ecx,
     Edx,
+}
+
+/// What only a SEV-SNP guest can want.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SnpRequest {
+    /// Where to put the GHCB.
+    PreferredGhcb,
+    /// The GHCB will be at this address.
+    RegisterGhcb(u64),
+    /// That a page become private or shared; `None` for anything else.
+    PageState { gfn: u64, state: Option<PageState> },
 }
 
 /// What the guest wants.
@@ -37,8 +52,8 @@ pub(crate) enum Request {
     ApResetHold,
     /// What the hypervisor can do.
     HvFeatures,
-    /// For SEV-SNP guests: where to put the GHCB, where it is, which page to convert.
-    SnpOnly,
+    /// For SEV-SNP guests.
+    Snp(SnpRequest),
     /// To end, and why.
     Terminate { set: u8, reason: u8 },
     /// Something that nobody defined.
@@ -63,9 +78,12 @@ impl Request {
             },
             b::GHCB_MSR_AP_RESET_HOLD_REQ => Request::ApResetHold,
             b::GHCB_MSR_HV_FT_REQ => Request::HvFeatures,
-            b::GHCB_MSR_PREF_GPA_REQ | b::GHCB_MSR_REG_GPA_REQ | b::GHCB_MSR_PSC_REQ => {
-                Request::SnpOnly
-            }
+            b::GHCB_MSR_PREF_GPA_REQ => Request::Snp(SnpRequest::PreferredGhcb),
+            b::GHCB_MSR_REG_GPA_REQ => Request::Snp(SnpRequest::RegisterGhcb(value & !CODE)),
+            b::GHCB_MSR_PSC_REQ => Request::Snp(SnpRequest::PageState {
+                gfn: (value & GFN) >> DATA,
+                state: PageState::decode((value >> PSC_OPERATION) & 0xf),
+            }),
             b::GHCB_MSR_TERM_REQ => Request::Terminate {
                 set: ((value >> b::GHCB_MSR_TERM_REASON_SET_POS) & 0xf) as u8,
                 reason: ((value >> b::GHCB_MSR_TERM_REASON_POS) & 0xff) as u8,
@@ -97,4 +115,20 @@ pub(crate) fn ap_reset_hold(started: bool) -> u64 {
 /// The answer to [`Request::HvFeatures`].
 pub(crate) fn hv_features(features: u64) -> u64 {
     (features << DATA) | u64::from(b::GHCB_MSR_HV_FT_RESP)
+}
+
+/// The answer to [`SnpRequest::PreferredGhcb`]: anywhere.
+pub(crate) fn no_preferred_ghcb() -> u64 {
+    !CODE | u64::from(b::GHCB_MSR_PREF_GPA_RESP)
+}
+
+/// The answer to [`SnpRequest::RegisterGhcb`].
+pub(crate) fn registered_ghcb(gpa: u64) -> u64 {
+    (gpa & !CODE) | u64::from(b::GHCB_MSR_REG_GPA_RESP)
+}
+
+/// The answer to [`SnpRequest::PageState`].
+pub(crate) fn page_state(done: bool) -> u64 {
+    let error = if done { 0 } else { 1 << 63 };
+    error | u64::from(b::GHCB_MSR_PSC_RESP)
 }

@@ -100,11 +100,56 @@ pub(crate) enum Exit {
         info_1: u64,
         info_2: u64,
     },
+    /// For SEV-SNP guests.
+    Snp(SnpExit),
+}
+
+/// What only a SEV-SNP guest can ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SnpExit {
+    /// To convert the pages that are listed in the scratch area.
+    PageStateChange,
+    /// That the vCPU `apic_id` starts with the registers at `vmsa`, or stops.
+    ApCreation {
+        apic_id: u32,
+        action: ApAction,
+        /// `SVM_SEV_FEAT_*` of these registers, as the guest says.
+        features: u64,
+        vmsa: u64,
+    },
+    /// To pass the message at `request` to the firmware, and the answer to `response`; both are
+    /// addresses of pages, and differ.
+    GuestRequest {
+        request: u64,
+        response: u64,
+        /// The guest wants certificates, too.
+        certificates: Certificates,
+    },
+}
+
+/// What another vCPU is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ApAction {
+    /// To start; at once, or when it gets an INIT.
+    Create {
+        at_once: bool,
+    },
+    Destroy,
+}
+
+/// Whether the guest wants certificates with the answer to its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Certificates {
+    No,
+    /// If the request is one for a report; `pages` are to go to `gpa`. `None` if the guest did not
+    /// say where.
+    WithReport(Option<(u64, u64)>),
 }
 
 /// Why an exit is not served: what the guest finds in `sw_exit_info_2`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
+    NotRegistered,
     InvalidUsage,
     InvalidScratchArea,
     MissingInput,
@@ -115,6 +160,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) const fn code(self) -> u64 {
         let code = match self {
+            Refusal::NotRegistered => b::GHCB_ERR_NOT_REGISTERED,
             Refusal::InvalidUsage => b::GHCB_ERR_INVALID_USAGE,
             Refusal::InvalidScratchArea => b::GHCB_ERR_INVALID_SCRATCH_AREA,
             Refusal::MissingInput => b::GHCB_ERR_MISSING_INPUT,
@@ -152,6 +198,12 @@ const GUEST_REQUEST: u64 = b::SVM_VMGEXIT_GUEST_REQUEST as u64;
 const EXT_GUEST_REQUEST: u64 = b::SVM_VMGEXIT_EXT_GUEST_REQUEST as u64;
 const PSC: u64 = b::SVM_VMGEXIT_PSC as u64;
 
+// Lower half of the exit information of AP creation.
+const AP_CREATE_ON_INIT: u32 = b::SVM_VMGEXIT_AP_CREATE_ON_INIT;
+const AP_CREATE: u32 = b::SVM_VMGEXIT_AP_CREATE;
+const AP_DESTROY: u32 = b::SVM_VMGEXIT_AP_DESTROY;
+const PAGE_MASK: u64 = 0xfff;
+
 // Bits of the exit information of IOIO.
 const IO_IN: u64 = b::SVM_IOIO_TYPE_MASK as u64;
 const IO_STRING: u64 = 1 << b::SVM_IOIO_STR_SHIFT;
@@ -187,20 +239,22 @@ impl Snapshot {
             VMMCALL => self.rax.is_valid() && self.cpl.is_valid(),
             MONITOR => self.rax.is_valid() && self.rcx.is_valid() && self.rdx.is_valid(),
             MWAIT => self.rax.is_valid() && self.rcx.is_valid(),
-            MMIO_READ | MMIO_WRITE => self.scratch.is_valid(),
+            AP_CREATION => self.rax.is_valid() || info_1 as u32 == AP_DESTROY,
+            MMIO_READ | MMIO_WRITE | PSC => self.scratch.is_valid(),
             _ => true,
         }
     }
 
-    /// What an SEV-ES guest asks for. `ghcb_version` is the one that the VM was created with.
-    pub(crate) fn decode(&self, ghcb_version: u16) -> Result<Exit, Refusal> {
+    /// What the guest asks for. `ghcb_version` is the one that the VM was created with.
+    pub(crate) fn decode(&self, ghcb_version: u16, is_snp: bool) -> Result<Exit, Refusal> {
         if self.usage != 0 {
             return Err(Refusal::InvalidUsage);
         }
         let code = self.exit_code.raw();
 
         // What only an SEV-SNP guest can ask for is unknown even if it is incomplete.
-        if matches!(code, AP_CREATION | GUEST_REQUEST | EXT_GUEST_REQUEST | PSC) {
+        let is_snp_only = matches!(code, AP_CREATION | GUEST_REQUEST | EXT_GUEST_REQUEST | PSC);
+        if is_snp_only && !is_snp {
             return Err(Refusal::InvalidEvent);
         }
         if !self.is_complete() {
@@ -234,7 +288,43 @@ impl Snapshot {
                 info: info_2,
             },
             UNSUPPORTED_EVENT => Exit::Unsupported { info_1, info_2 },
+            PSC => Exit::Snp(SnpExit::PageStateChange),
+            AP_CREATION => Exit::Snp(self.decode_ap_creation()?),
+            GUEST_REQUEST => Exit::Snp(self.decode_request(Certificates::No)?),
+            EXT_GUEST_REQUEST => {
+                let place = self.rax.get().zip(self.rbx.get());
+                Exit::Snp(self.decode_request(Certificates::WithReport(place))?)
+            }
             _ => return Err(Refusal::InvalidEvent),
+        })
+    }
+
+    fn decode_ap_creation(&self) -> Result<SnpExit, Refusal> {
+        let info_1 = self.exit_info_1.raw();
+        let action = match info_1 as u32 {
+            AP_CREATE_ON_INIT => ApAction::Create { at_once: false },
+            AP_CREATE => ApAction::Create { at_once: true },
+            AP_DESTROY => ApAction::Destroy,
+            _ => return Err(Refusal::InvalidInput),
+        };
+        Ok(SnpExit::ApCreation {
+            apic_id: (info_1 >> 32) as u32,
+            action,
+            features: self.rax.or_zero(),
+            vmsa: self.exit_info_2.raw(),
+        })
+    }
+
+    fn decode_request(&self, certificates: Certificates) -> Result<SnpExit, Refusal> {
+        let (request, response) = (self.exit_info_1.raw(), self.exit_info_2.raw());
+
+        if (request | response) & PAGE_MASK != 0 || request == response {
+            return Err(Refusal::InvalidInput);
+        }
+        Ok(SnpExit::GuestRequest {
+            request,
+            response,
+            certificates,
         })
     }
 }

@@ -34,6 +34,38 @@ impl PspAddr {
     }
 }
 
+/// The number of a page of 4 KiB of the machine's memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Pfn(u64);
+
+impl Pfn {
+    /// Pages in one of 2 MiB.
+    pub(crate) const PER_LARGE: u64 = 512;
+
+    pub(crate) const fn new(pfn: u64) -> Self {
+        Self(pfn)
+    }
+
+    pub(crate) const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The page `pages` further; it must still be in the same piece of memory.
+    pub(crate) const fn offset(self, pages: u64) -> Self {
+        Self(self.0.wrapping_add(pages))
+    }
+
+    /// The first page of the large page that contains this one.
+    pub(crate) const fn large_page(self) -> Self {
+        Self(self.0 & !(Self::PER_LARGE - 1))
+    }
+
+    /// Whether a large page begins here.
+    pub(crate) const fn begins_large_page(self) -> bool {
+        self.0 % Self::PER_LARGE == 0
+    }
+}
+
 /// A non-empty range of user addresses that does not wrap around.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct UserRange {

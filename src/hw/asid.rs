@@ -94,8 +94,10 @@ pub(crate) struct Split {
     pub(crate) max: Asid,
     /// For plain SEV guests; `None` if the firmware gave all ASIDs to the other kinds.
     pub(crate) sev: Option<Range>,
-    /// Shared by SEV-ES and SEV-SNP guests.
+    /// For SEV-ES guests; with [`Split::hide_ciphertext`] not for SEV-SNP guests, too.
     pub(crate) es: Option<Range>,
+    /// For SEV-SNP guests.
+    pub(crate) snp: Option<Range>,
 }
 
 impl Split {
@@ -104,18 +106,54 @@ impl Split {
         match kind {
             Kind::Sev => self.sev,
             Kind::SevEs => self.es,
+            Kind::Snp => self.snp,
+        }
+    }
+
+    /// Number of ASIDs of guests whose ciphertext is hidden.
+    pub(crate) fn hidden(self) -> u32 {
+        match self.snp {
+            Some(snp) if self.snp != self.es => snp.count(),
+            _ => 0,
+        }
+    }
+
+    /// Number of ASIDs for guests with protected registers.
+    pub(crate) fn protected(self) -> u32 {
+        let count = |range: Option<Range>| range.map_or(0, Range::count);
+
+        if self.es == self.snp {
+            count(self.es)
+        } else {
+            count(self.es).saturating_add(count(self.snp))
         }
     }
 
     /// From ECX and EDX; `None` if the processor runs no encrypted guests.
     pub(crate) fn from_cpuid(ecx: u32, edx: u32) -> Option<Self> {
+        // EDX may exceed ECX when plain SEV was given nothing, by any amount.
+        let protected = Range::new(1, edx.saturating_sub(1).min(ecx));
+
         Some(Self {
             max: Asid::new(ecx)?,
             // A lowest ASID of 0 would be the host's: the range then starts at 1.
             sev: Range::new(edx.max(1), ecx),
-            // EDX may exceed ECX when plain SEV was given nothing, by any amount.
-            es: Range::new(1, edx.saturating_sub(1).min(ecx)),
+            es: protected,
+            snp: protected,
         })
+    }
+
+    /// The firmware hides the ciphertext of the guests with the first `count` ASIDs from the host,
+    /// if that is not 0. These are for SEV-SNP guests only, which cannot have others then.
+    pub(crate) fn hide_ciphertext(self, count: u32) -> Self {
+        match self.es {
+            Some(both) if count != 0 => Self {
+                es: Range::new(count.saturating_add(1), both.last().get()),
+                snp: Range::new(1, count.min(both.last().get())),
+                ..self
+            },
+            _ => self,
+        }
     }
 }
 
@@ -155,6 +193,20 @@ mod tests {
             let s = Split::from_cpuid(15, edx);
             assert!(s.is_some_and(|s| s.sev == Range::new(1, 15) && s.es.is_none()));
         }
+    }
+
+    #[test]
+    fn hidden_ciphertext_divides_the_protected() {
+        let hide = |count| Split::from_cpuid(509, 100).map(|s| s.hide_ciphertext(count));
+
+        assert!(hide(0).is_some_and(|s| s.es == Range::new(1, 99) && s.snp == Range::new(1, 99)));
+        assert!(hide(60).is_some_and(|s| s.es == Range::new(61, 99) && s.snp == Range::new(1, 60)));
+        assert!(hide(99).is_some_and(|s| s.es.is_none() && s.snp == Range::new(1, 99)));
+        assert!(hide(60).is_some_and(|s| s.sev == Range::new(100, 509)));
+        assert!([0, 60, 99]
+            .into_iter()
+            .filter_map(hide)
+            .all(|s| s.protected() == 99));
     }
 
     #[test]

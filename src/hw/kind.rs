@@ -8,6 +8,8 @@ pub(crate) enum Kind {
     Sev,
     /// And registers.
     SevEs,
+    /// And nobody but the guest can change where its memory is, or what is in it.
+    Snp,
 }
 
 impl Kind {
@@ -16,6 +18,12 @@ impl Kind {
         match self {
             Kind::Sev => "sev",
             Kind::SevEs => "sev-es",
+            Kind::Snp => "snp",
         }
+    }
+
+    /// Whether the registers of such a guest are encrypted, too.
+    pub(crate) const fn protects_registers(self) -> bool {
+        !matches!(self, Kind::Sev)
     }
 }

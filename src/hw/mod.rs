@@ -7,5 +7,6 @@ pub(crate) mod blocks;
 pub(crate) mod cache;
 pub(crate) mod kind;
 pub(crate) mod page;
+pub(crate) mod rmp;
 pub(crate) mod runs;
 pub(crate) mod x87;

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 
 use crate::ffi::bindings::{self, sev_es_save_area};
-use crate::hw::addr::{PspAddr, PAGE_SIZE};
+use crate::hw::addr::{Pfn, PspAddr, PAGE_SIZE};
 use crate::hw::asid::Asid;
 
 /// Allocates a zeroed page for a VMCB, a VMSA or an AVIC backing page.
@@ -40,6 +40,15 @@ impl FirmwarePage {
     pub(crate) fn address(&self) -> PspAddr {
         // SAFETY: The pointer is one of the kernel's direct map.
         PspAddr::new(unsafe { bindings::kvm_sev_psp_pa(self.0.as_ptr().cast()) })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+
+    /// The firmware did not let go of the page.
+    pub(crate) fn leak(self) {
+        core::mem::forget(self);
     }
 
     /// What the firmware wrote at `offset`; 0 beyond the page.
@@ -113,6 +122,29 @@ impl SaveArea {
     pub(crate) fn address(&self) -> PspAddr {
         // SAFETY: The pointer is one of the kernel's direct map.
         PspAddr::new(unsafe { bindings::kvm_sev_psp_pa(self.as_ptr().cast()) })
+    }
+
+    /// The number of the page.
+    pub(crate) fn pfn(&self) -> Pfn {
+        // SAFETY: The pointer is one of the kernel's direct map.
+        Pfn::new(unsafe { bindings::kvm_sev_pa(self.as_ptr().cast()) } / PAGE_SIZE as u64)
+    }
+
+    /// The page cannot be used any more, because the processor or the firmware refuses to give it
+    /// back.
+    pub(crate) fn leak(self) {
+        core::mem::forget(self);
+    }
+
+    /// Copies what the firmware wrote to a page of its own.
+    pub(crate) fn copy_from(&mut self, page: &FirmwarePage) {
+        // SAFETY: Both are pages, and ours; they differ, as each has one owner. The host can read
+        // what the firmware owns, and the firmware does not write to it now.
+        unsafe {
+            self.as_ptr()
+                .cast::<u8>()
+                .copy_from_nonoverlapping(page.0.as_ptr(), PAGE_SIZE)
+        }
     }
 
     /// Writes back and drops what CPU caches hold of the host's view of the page.

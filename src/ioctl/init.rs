@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `KVM_SEV_INIT`, `KVM_SEV_ES_INIT` and `KVM_SEV_INIT2`: a VM becomes a SEV VM.
 
+use core::ops::RangeInclusive;
+
 use kernel::prelude::*;
 
 use super::arg::Request;
 use super::Call;
-use crate::ffi::bindings::kvm_sev_init;
-use crate::ghcb::VERSIONS;
+use crate::ffi::bindings::{
+    kvm_sev_init,
+    KVM_SEV_CONST_SVM_SEV_FEAT_SECURE_TSC as SECURE_TSC,
+    KVM_SEV_CONST_SVM_SEV_FEAT_SNP_ACTIVE as SNP_ACTIVE, //
+};
+use crate::ghcb::{SNP_VERSION, VERSIONS};
 use crate::hw::kind::Kind;
 use crate::kvm::VmType;
-use crate::psp::{platform_init, FwStatus};
+use crate::psp::{platform_init, FwStatus, Init};
 use crate::vm::{Binding, GuestParams, SevVm};
 
 /// `KVM_SEV_INIT`, for VMs of the default type. Errors: see [`initialise`]; EINVAL for other VMs.
@@ -56,23 +62,29 @@ fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Result<GuestPara
     if wanted.flags != 0 {
         return Err(EINVAL);
     }
+    let features = |available: u64| {
+        if wanted.vmsa_features & !available != 0 {
+            return Err(EINVAL);
+        }
+        Ok(wanted.vmsa_features)
+    };
+    let version = |available: RangeInclusive<u16>| match wanted.ghcb_version {
+        0 => Ok(*VERSIONS.end()),
+        version if available.contains(&version) => Ok(version),
+        _ => Err(EINVAL),
+    };
+
     match kind {
         Kind::Sev if wanted.vmsa_features == 0 && wanted.ghcb_version == 0 => Ok(GuestParams::Sev),
         Kind::Sev => Err(EINVAL),
-        Kind::SevEs => {
-            let ghcb_version = match wanted.ghcb_version {
-                0 => *VERSIONS.end(),
-                version if VERSIONS.contains(&version) => version,
-                _ => return Err(EINVAL),
-            };
-            if wanted.vmsa_features & !available != 0 {
-                return Err(EINVAL);
-            }
-            Ok(GuestParams::SevEs {
-                vmsa_features: wanted.vmsa_features,
-                ghcb_version,
-            })
-        }
+        Kind::SevEs => Ok(GuestParams::SevEs {
+            vmsa_features: features(available & !SECURE_TSC)?,
+            ghcb_version: version(VERSIONS)?,
+        }),
+        Kind::Snp => Ok(GuestParams::Snp {
+            vmsa_features: features(available)? | SNP_ACTIVE,
+            ghcb_version: version(SNP_VERSION..=*VERSIONS.end())?,
+        }),
     }
 }
 
@@ -86,7 +98,7 @@ fn initialise(call: &Call<'_>, params: GuestParams, status: &mut FwStatus) -> Re
 
     let lease = call.platform.asids().lease(params.kind())?;
     let mut firmware = FwStatus::success();
-    let mut state = platform_init(false, &mut firmware)
+    let mut state = platform_init(Init::Complete, &mut firmware)
         .and_then(|()| SevVm::new())
         .inspect_err(|_| *status = firmware)?;
     state.bind(

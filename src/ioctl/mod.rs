@@ -13,6 +13,7 @@ mod region;
 mod report;
 mod secret;
 mod send;
+mod snp;
 mod transfer;
 mod vmsa;
 
@@ -22,6 +23,7 @@ use self::arg::Request;
 pub(crate) use self::region::{register, unregister};
 pub(crate) use self::transfer::{copy, take};
 use crate::ffi::bindings as b;
+use crate::hw::kind::Kind;
 use crate::kvm::{Vm, VmLocked};
 use crate::platform::Platform;
 use crate::vm::{EncContext, Role};
@@ -66,14 +68,10 @@ fn handler(id: u32) -> Option<Handler> {
         b::sev_cmd_id_KVM_SEV_RECEIVE_UPDATE_DATA => receive::update_data,
         b::sev_cmd_id_KVM_SEV_RECEIVE_FINISH => receive::finish,
 
-        // Not served yet. Upstream's answer where it does not serve them either.
-        b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_START | b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH => {
-            |_, _| Err(ENOTTY)
-        }
-        // The same, but these have always answered otherwise.
-        b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE | b::sev_cmd_id_KVM_SEV_SNP_ENABLE_REQ_CERTS => {
-            |_, _| Err(EINVAL)
-        }
+        b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_START => snp::start,
+        b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE => snp::update,
+        b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH => snp::finish,
+        b::sev_cmd_id_KVM_SEV_SNP_ENABLE_REQ_CERTS => snp::enable_certificates,
 
         _ => return None,
     })
@@ -90,11 +88,17 @@ fn serves_mirrors(id: u32) -> bool {
     .contains(&id)
 }
 
+/// Whether the command is one for SEV-SNP guests, which can do nothing else once they are such.
+fn serves_snp(id: u32) -> bool {
+    id >= b::sev_cmd_id_KVM_SEV_SNP_LAUNCH_START
+}
+
 /// `KVM_MEMORY_ENCRYPT_OP` with a `struct kvm_sev_cmd` at `argp`. Takes `kvm->lock`.
 ///
 /// An `argp` of 0 asks whether SEV is available. Errors: EFAULT if `argp` cannot be read or written;
-/// EINVAL for an unknown command and for one that a mirror may not issue; else the command's. The firmware's status is written back also
-/// when the command failed.
+/// EINVAL for an unknown command and for one that a mirror may not issue; EPERM for one that is not for
+/// the SEV-SNP VM that it is; else the command's. The firmware's status is written back also when the
+/// command failed.
 pub(crate) fn memory_encrypt_op(platform: &Platform, vm: &Vm, argp: u64) -> Result {
     if argp == 0 {
         return Ok(());
@@ -109,6 +113,9 @@ pub(crate) fn memory_encrypt_op(platform: &Platform, vm: &Vm, argp: u64) -> Resu
     if let Some(binding) = locked.binding() {
         if binding.role() == Role::Mirror && !serves_mirrors(request.id()) {
             return Err(EINVAL);
+        }
+        if binding.context().kind() == Kind::Snp && !serves_snp(request.id()) {
+            return Err(EPERM);
         }
     }
     let result = handler(request.id()).ok_or(EINVAL)?(&call, &mut request);

@@ -16,7 +16,7 @@ use crate::vm::{Role, SevVm};
 /// Makes `destination` a mirror of the VM `source_fd`: its vCPUs run with that one's key.
 ///
 /// Takes `kvm->lock` of both. Errors: EBADF if `source_fd` is not a VM; EINVAL if it is this VM, is
-/// not a SEV VM or is a mirror itself, and if `destination` is a SEV VM already or has vCPUs; EBUSY
+/// no SEV VM, an SEV-SNP VM or a mirror itself, and if `destination` is a SEV VM already or has vCPUs; EBUSY
 /// if one of them takes part in another transfer; EINTR if the task is being killed; ENOMEM.
 pub(crate) fn copy(destination: &Vm, source_fd: u32) -> Result {
     let file = VmFile::from_fd(source_fd)?;
@@ -26,7 +26,7 @@ pub(crate) fn copy(destination: &Vm, source_fd: u32) -> Result {
         return Err(EINVAL);
     }
     let source = two.source.binding().ok_or(EINVAL)?;
-    if source.role() == Role::Mirror {
+    if source.role() == Role::Mirror || source.context().kind() == Kind::Snp {
         return Err(EINVAL);
     }
 
@@ -39,7 +39,7 @@ pub(crate) fn copy(destination: &Vm, source_fd: u32) -> Result {
 ///
 /// An owner's mirrors stay what they are; a mirror's move makes the destination the mirror. Takes
 /// `kvm->lock` of both and the mutexes of all their vCPUs. Errors: EBADF if `source_fd` is not a VM;
-/// EINVAL if it is this VM, of another type, not a SEV VM, or if its vCPUs cannot be matched with
+/// EINVAL if it is this VM, of another type, no SEV VM, an SEV-SNP VM, or if its vCPUs cannot be matched with
 /// those of `destination`, and if that is a SEV VM already; EBUSY if the current task's cgroup is
 /// over its limit, if one of them takes part in another transfer, or a vCPU is being created; EINTR
 /// if the task is being killed; ENOMEM.
@@ -52,6 +52,9 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
     }
     let source = two.source.binding().ok_or(EINVAL)?;
     let kind = source.context().kind();
+    if kind == Kind::Snp {
+        return Err(EINVAL);
+    }
     let charge = source.charge_current()?;
     let mut state = SevVm::new()?;
 

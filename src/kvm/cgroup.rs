@@ -21,7 +21,7 @@ impl From<Kind> for Resource {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::Sev => Resource::Sev,
-            Kind::SevEs => Resource::SevEs,
+            Kind::SevEs | Kind::Snp => Resource::SevEs,
         }
     }
 }

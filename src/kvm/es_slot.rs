@@ -12,7 +12,19 @@ use core::ptr;
 use kernel::prelude::*;
 
 use super::vcpu::Vcpu;
+use crate::ffi::bindings;
 use crate::vcpu::EsVcpu;
+
+/// The state of a vCPU whose mutex the current task need not hold.
+///
+/// # Safety
+///
+/// The vCPU must be one of an SEV-SNP VM, or of another VM that nothing is moved from or to, and live
+/// for `'a`. Only what is meant to be shared may be used.
+pub(super) unsafe fn state<'a>(svm: *mut bindings::vcpu_svm) -> Option<&'a EsVcpu> {
+    // SAFETY: The slot is null or owns an `EsVcpu`, from before others saw the vCPU.
+    unsafe { (*svm).sev_es.vmsa.cast::<EsVcpu>().as_ref() }
+}
 
 impl Vcpu {
     fn es_slot(&self) -> *mut *mut EsVcpu {

@@ -16,6 +16,7 @@ use super::exit::{Next, StringIo};
 use super::ghcb::Ghcb;
 use super::guest_page::{GuestPage, IoBuffer};
 use super::vcpu::Vcpu;
+use crate::ghcb::psc::List;
 use crate::ghcb::scratch::{chunks, Place};
 use crate::hw::addr::PAGE_SIZE;
 use crate::vcpu::EsVcpu;
@@ -43,6 +44,8 @@ pub(crate) struct Exchange {
     ghcb: Cell<Option<Ghcb>>,
     /// As large as the part of a GHCB that holds data.
     small: IoBuffer,
+    /// Bytes of the data in there.
+    small_len: Cell<usize>,
     /// For data outside of the GHCB. Kept, as it could not be freed where it is last used.
     large: Cell<Option<IoBuffer>>,
     results: Cell<Option<Results>>,
@@ -54,6 +57,7 @@ impl Exchange {
         Ok(Self {
             ghcb: Cell::new(None),
             small: IoBuffer::new(Ghcb::BUFFER_LEN)?,
+            small_len: Cell::new(0),
             large: Cell::new(None),
             results: Cell::new(None),
         })
@@ -81,6 +85,7 @@ impl Exchange {
                 }
                 self.with_ghcb(|ghcb| ghcb.read(offset, len, &self.small))
                     .ok_or(EINVAL)?;
+                self.small_len.set(len);
                 if back {
                     self.results.set(Some(Results::Ghcb { offset, len }));
                 }
@@ -100,6 +105,11 @@ impl Exchange {
                 Ok(pointer)
             }
         }
+    }
+
+    /// The data of the last exit, as far as it was copied from the GHCB.
+    pub(crate) fn list(&self) -> DataList<'_> {
+        DataList(self)
     }
 
     /// A large buffer of at least `len` bytes.
@@ -147,6 +157,27 @@ impl Exchange {
     }
 }
 
+/// The words of the data of an exit, from its beginning on. What is written goes to the guest when it
+/// runs on.
+pub(crate) struct DataList<'a>(&'a Exchange);
+
+impl DataList<'_> {
+    /// In bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.small_len.get()
+    }
+}
+
+impl List for DataList<'_> {
+    fn word(&self, index: usize) -> u64 {
+        self.0.small.word(index, self.len())
+    }
+
+    fn set_word(&self, index: usize, value: u64) {
+        self.0.small.set_word(index, self.len(), value);
+    }
+}
+
 /// Maps the pages of a range; those that cannot be written are left out. ENOMEM.
 fn map_all(vcpu: &Vcpu, gpa: u64, len: usize) -> Result<KVec<Option<GuestPage>>> {
     // The first and the last one may be touched in part only.
@@ -188,6 +219,20 @@ impl Vcpu {
             ghcb.trace_exit(self);
             ghcb.return_registers(self);
         }
+    }
+
+    /// Copies a list that begins at `place`, in the GHCB, and ends where the data in there ends.
+    ///
+    /// Errors: EINVAL if it is not in the GHCB.
+    pub(crate) fn take_list(&self, place: Place) -> Result<DataList<'_>> {
+        let Place::Ghcb { offset, .. } = place else {
+            return Err(EINVAL);
+        };
+        let exchange = self.es().ok_or(EINVAL)?.exchange();
+        let len = Ghcb::BUFFER.end.saturating_sub(offset);
+
+        exchange.begin(self, Place::Ghcb { offset, len }, true)?;
+        Ok(exchange.list())
     }
 
     /// Lets the guest access a device, with the data at `place`. May sleep.

@@ -7,6 +7,8 @@ use kernel::prelude::*;
 
 use super::vcpu::Vcpu;
 use crate::ffi::bindings;
+use crate::hw::addr::Pfn;
+use crate::hw::rmp::PageSize;
 
 /// Where a vCPU goes after an exit was dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +37,14 @@ impl Next {
             Err(error) => error.to_errno(),
         }
     }
+}
+
+/// Whether KVM runs a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RunState {
+    Runnable,
+    /// Until an interrupt, or somebody else, wakes it up.
+    Halted,
 }
 
 /// Accesses of a guest to a port, by a string instruction.
@@ -108,6 +118,17 @@ impl Vcpu {
         Next::from_kvm(unsafe { bindings::kvm_emulate_ap_reset_hold(self.as_kvm_vcpu()) })
     }
 
+    pub(crate) fn set_run_state(&self, state: RunState) {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { bindings::kvm_sev_set_run_state(self.as_kvm_vcpu(), state == RunState::Runnable) }
+    }
+
+    /// The page with the registers must be found again before the guest runs on.
+    pub(crate) fn request_vmsa_reload(&self) {
+        // SAFETY: The vCPU is alive.
+        unsafe { bindings::kvm_sev_request_reload(self.as_kvm_vcpu(), false) }
+    }
+
     /// Tells userspace that the guest wants to end.
     pub(crate) fn terminate(&self) -> Next {
         // SAFETY: The vCPU is alive and ours.
@@ -124,6 +145,28 @@ impl Vcpu {
             *count = (*count).wrapping_add(1);
             (*svm).nmi_masked = false;
             bindings::kvm_sev_request_event(self.as_kvm_vcpu());
+        }
+    }
+
+    /// For those who trace faults of the RMP.
+    pub(crate) fn trace_rmp_fault(
+        &self,
+        gpa: u64,
+        pfn: Pfn,
+        error_code: u64,
+        size: PageSize,
+        result: i32,
+    ) {
+        // SAFETY: The vCPU is alive.
+        unsafe {
+            bindings::kvm_sev_trace_rmp_fault(
+                self.as_kvm_vcpu(),
+                gpa,
+                pfn.get(),
+                error_code,
+                size.level() as i32,
+                result,
+            )
         }
     }
 

@@ -129,6 +129,34 @@ impl IoBuffer {
         (index < self.len()).then(|| unsafe { self.as_ptr().add(index) })
     }
 
+    /// The address of the word `index` of the first `len` bytes.
+    fn word_at(&self, index: usize, len: usize) -> Option<*mut u64> {
+        let offset = index.checked_mul(size_of::<u64>())?;
+        let end = offset.checked_add(size_of::<u64>())?;
+
+        if end > len.min(self.len()) {
+            return None;
+        }
+        self.at(offset).map(<*mut u8>::cast)
+    }
+
+    /// The word `index` of the first `len` bytes; 0 beyond these.
+    pub(super) fn word(&self, index: usize, len: usize) -> u64 {
+        match self.word_at(index, len) {
+            // SAFETY: In bounds; KVM does not use the buffer now.
+            Some(at) => unsafe { at.read_unaligned() },
+            None => 0,
+        }
+    }
+
+    /// Changes it; nothing beyond these.
+    pub(super) fn set_word(&self, index: usize, len: usize, value: u64) {
+        if let Some(at) = self.word_at(index, len) {
+            // SAFETY: As above.
+            unsafe { at.write_unaligned(value) }
+        }
+    }
+
     /// Copies bytes of a guest's page at `offset` to the beginning.
     pub(super) fn copy_from(&self, page: &GuestPage, offset: usize, len: usize) {
         for n in 0..len {

@@ -11,6 +11,8 @@ pub(crate) enum Feature {
     Sev,
     SevEs,
     SevSnp,
+    /// An SEV-SNP guest can have a TSC that the host does not influence.
+    SecureTsc,
     DecodeAssists,
     FlushByAsid,
     /// Debug registers of a guest are swapped by VMRUN and #VMEXIT.
@@ -28,6 +30,7 @@ impl Feature {
             Feature::Sev => bindings::X86_FEATURE_SEV,
             Feature::SevEs => bindings::X86_FEATURE_SEV_ES,
             Feature::SevSnp => bindings::X86_FEATURE_SEV_SNP,
+            Feature::SecureTsc => bindings::X86_FEATURE_SNP_SECURE_TSC,
             Feature::DecodeAssists => bindings::X86_FEATURE_DECODEASSISTS,
             Feature::FlushByAsid => bindings::X86_FEATURE_FLUSHBYASID,
             Feature::DebugSwap => bindings::X86_FEATURE_DEBUG_SWAP,
@@ -90,6 +93,12 @@ pub(crate) fn has_rmp() -> bool {
     unsafe { bindings::cc_platform_has(bindings::cc_attr_CC_ATTR_HOST_SEV_SNP) }
 }
 
+/// Whether the kernel found out how fast the TSC is.
+pub(crate) fn knows_tsc_frequency() -> bool {
+    // SAFETY: Written while the system boots.
+    unsafe { bindings::tsc_khz != 0 }
+}
+
 /// Lets userspace create VMs of these types (bits `KVM_X86_*_VM`).
 pub(crate) fn support_vm_types(types: u32) {
     // SAFETY: Called while the module is initialised, before /dev/kvm exists.
@@ -97,6 +106,12 @@ pub(crate) fn support_vm_types(types: u32) {
         let caps = &raw mut bindings::kvm_caps;
         (*caps).supported_vm_types |= types;
     }
+}
+
+/// A chance for other tasks to run. May sleep.
+pub(crate) fn cond_resched() {
+    // SAFETY: No requirements but a context that may sleep.
+    unsafe { bindings::kvm_sev_cond_resched() }
 }
 
 /// Name and process id of the current task, for people who look into debugfs.

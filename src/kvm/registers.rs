@@ -65,6 +65,12 @@ impl Vcpu {
         unsafe { (*self.arch()).guest_state_protected }
     }
 
+    /// The TSC is the guest's own: KVM must not change it.
+    pub(crate) fn protect_tsc(&self) {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { (*self.arch()).guest_tsc_protected = true }
+    }
+
     /// The registers became encrypted.
     pub(crate) fn protect(&self) {
         // SAFETY: The vCPU is alive and ours, and not loaded: its mutex is held outside of KVM_RUN.

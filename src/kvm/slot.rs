@@ -19,7 +19,7 @@ use kernel::prelude::*;
 use super::vcpu::Vcpu;
 use super::vcpus::Frozen;
 use super::vm::{Vm, VmLocked};
-use crate::vm::{Binding, SevVm};
+use crate::vm::{Binding, EncContext, SevVm};
 
 /// A value that is read and taken by the rules at the head of this file.
 pub(crate) struct Slot<T>(UnsafeCell<Option<T>>);
@@ -39,7 +39,8 @@ impl<T> Slot<T> {
 
     /// # Safety
     ///
-    /// The VM's lock or the mutex of one of its vCPUs must be held as long as the result lives.
+    /// The VM's lock or the mutex of one of its vCPUs must be held as long as the result lives; or it
+    /// is a value that is never taken.
     unsafe fn get(&self) -> Option<&T> {
         // SAFETY: `take` needs all of these locks, so it does not run meanwhile.
         unsafe { (*self.0.get()).as_ref() }
@@ -116,6 +117,16 @@ impl VmLocked<'_> {
     }
 }
 
+impl Vm {
+    /// The context of an SEV-SNP VM; `None` for other VMs. Any context.
+    pub(crate) fn snp_context(&self) -> Option<&EncContext> {
+        let sev = self.sev().filter(|sev| sev.is_snp())?;
+
+        // SAFETY: `Frozen::take_binding` does not take the binding of such a VM.
+        unsafe { sev.binding().get() }.map(Binding::context)
+    }
+}
+
 impl Vcpu {
     /// As [`VmLocked::binding`].
     pub(crate) fn binding(&self) -> Option<&Binding> {
@@ -133,8 +144,11 @@ impl Vcpu {
 }
 
 impl Frozen<'_, '_> {
-    /// Takes the VM's context away, for another VM.
+    /// Takes the VM's context away, for another VM. Never that of an SEV-SNP VM.
     pub(crate) fn take_binding(&mut self) -> Option<Binding> {
+        if self.vcpus().vm().sev()?.is_snp() {
+            return None;
+        }
         // SAFETY: All locks are held. What was read through them borrows the VM's lock or `self`,
         // both of which are borrowed exclusively.
         unsafe { self.vcpus().vm().sev()?.binding().take() }

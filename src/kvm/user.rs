@@ -63,6 +63,12 @@ user_structs! {
         hdr_uaddr, hdr_len, pad0, guest_uaddr, guest_len, pad1, trans_uaddr, trans_len, pad2
     }
     kvm_sev_guest_status { handle, policy, state }
+    kvm_sev_snp_launch_start { policy, gosvw, flags, pad0, pad1 }
+    kvm_sev_snp_launch_update { gfn_start, uaddr, len, type_, pad0, flags, pad1, pad2 }
+    kvm_sev_snp_launch_finish {
+        id_block_uaddr, id_auth_uaddr, id_block_en, auth_key_en, vcek_disabled, host_data, pad0,
+        flags, pad1
+    }
     kvm_sev_dbg { src_uaddr, dst_uaddr, len, pad0 }
 }
 

@@ -19,7 +19,7 @@ use crate::hw::kind::Kind;
 pub(crate) enum VmType {
     /// `KVM_X86_DEFAULT_VM`: becomes a SEV VM by `KVM_SEV_INIT` or `KVM_SEV_ES_INIT`.
     Default,
-    /// `KVM_X86_SEV_VM` or `KVM_X86_SEV_ES_VM`: waits for `KVM_SEV_INIT2`.
+    /// `KVM_X86_SEV_VM`, `KVM_X86_SEV_ES_VM` or `KVM_X86_SNP_VM`: waits for `KVM_SEV_INIT2`.
     Encrypted(Kind),
     /// One that cannot become a SEV VM here.
     Other,
@@ -70,6 +70,7 @@ impl Vm {
             bindings::KVM_X86_DEFAULT_VM => VmType::Default,
             bindings::KVM_X86_SEV_VM => VmType::Encrypted(Kind::Sev),
             bindings::KVM_X86_SEV_ES_VM => VmType::Encrypted(Kind::SevEs),
+            bindings::KVM_X86_SNP_VM => VmType::Encrypted(Kind::Snp),
             _ => VmType::Other,
         }
     }
@@ -85,8 +86,12 @@ impl Vm {
     pub(crate) fn expect_init2(&self, kind: Kind) {
         // SAFETY: Nobody else sees the VM yet.
         unsafe {
-            (*self.as_raw()).arch.pre_fault_allowed = true;
-            (*self.as_raw()).arch.has_protected_state = kind == Kind::SevEs;
+            let arch = &raw mut (*self.as_raw()).arch;
+
+            // Memory of an SEV-SNP guest is not for the guest before it was launched.
+            (*arch).has_private_mem = kind == Kind::Snp;
+            (*arch).pre_fault_allowed = kind != Kind::Snp;
+            (*arch).has_protected_state = kind.protects_registers();
             (*self.sev_info()).need_init = true;
         }
     }
@@ -142,7 +147,7 @@ impl<'a> VmLocked<'a> {
             (*info).vmsa_features = vmsa_features;
             AtomicBool::from_ptr(&raw mut (*info).active).store(true, Ordering::Release);
             AtomicBool::from_ptr(&raw mut (*info).es_active)
-                .store(kind == Kind::SevEs, Ordering::Release);
+                .store(kind.protects_registers(), Ordering::Release);
         }
     }
 
@@ -156,6 +161,22 @@ impl<'a> VmLocked<'a> {
             AtomicBool::from_ptr(&raw mut (*info).es_active).store(false, Ordering::Release);
             AtomicBool::from_ptr(&raw mut (*info).active).store(false, Ordering::Release);
             bindings::kvm_vm_dead(self.vm.as_raw());
+        }
+    }
+
+    /// Frequency of a new vCPU's TSC, in kHz.
+    pub(crate) fn default_tsc_khz(&self) -> Option<u32> {
+        // SAFETY: The VM is alive; the field is written with its lock held.
+        let khz = unsafe { (*self.vm.as_raw()).arch.default_tsc_khz };
+        (khz != 0).then_some(khz)
+    }
+
+    /// Private memory of the guest may be given to it before it asks.
+    pub(crate) fn allow_pre_fault(&self) {
+        // SAFETY: The VM is alive and the lock held; readers without the lock read one byte.
+        unsafe {
+            AtomicBool::from_ptr(&raw mut (*self.vm.as_raw()).arch.pre_fault_allowed)
+                .store(true, Ordering::Release)
         }
     }
 

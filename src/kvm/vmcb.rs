@@ -140,10 +140,16 @@ impl Vcpu {
         unsafe { (*self.control()).vmsa_pa = vmsa.map_or(u64::MAX, PspAddr::get) }
     }
 
+    /// What [`Vcpu::set_vmsa`] said.
+    pub(crate) fn vmsa(&self) -> Option<PspAddr> {
+        // SAFETY: The VMCB is alive and ours.
+        let address = unsafe { (*self.control()).vmsa_pa };
+        (address != u64::MAX).then(|| PspAddr::new(address))
+    }
+
     /// Whether [`Vcpu::set_vmsa`] said where the registers are.
     pub(crate) fn has_vmsa(&self) -> bool {
-        // SAFETY: The VMCB is alive and ours.
-        unsafe { (*self.control()).vmsa_pa != u64::MAX }
+        self.vmsa().is_some()
     }
 
     /// What the guest wrote to the GHCB MSR, or reads from it.
@@ -167,6 +173,18 @@ impl Vcpu {
             (*control).exit_info_1 = info_1;
             (*control).exit_info_2 = info_2;
         }
+    }
+
+    /// The first of the values that say more about why the guest was left.
+    pub(crate) fn exit_info_1(&self) -> u64 {
+        // SAFETY: The VMCB is alive and ours.
+        unsafe { (*self.control()).exit_info_1 }
+    }
+
+    /// Makes the processor read all of the VMCB when the guest next runs.
+    pub(crate) fn mark_all_dirty(&self) {
+        // SAFETY: The VMCB is alive and ours.
+        unsafe { (*self.control()).clean = 0 }
     }
 
     /// The second of the values that say more about why the guest was left.

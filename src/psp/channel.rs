@@ -60,13 +60,27 @@ impl Channel<'_> {
     }
 }
 
-/// Starts the firmware if nobody did so yet.
-///
-/// `probe`: only what must happen before any guest exists; the legacy part may wait until a VM
-/// needs it. Errors as [`Channel::issue`].
-pub(crate) fn platform_init(probe: bool, status: &mut FwStatus) -> Result {
+/// How much of the firmware is started.
+#[derive(Clone, Copy)]
+pub(crate) enum Init {
+    /// Only what must happen before any guest exists; the legacy part may wait.
+    Probe {
+        /// Number of ASIDs, from 1 on, whose guests' ciphertext is hidden from the host.
+        hidden: u32,
+    },
+    /// All.
+    Complete,
+}
+
+/// Starts the firmware if nobody did so yet. Errors as [`Channel::issue`].
+pub(crate) fn platform_init(init: Init, status: &mut FwStatus) -> Result {
+    let (probe, hidden) = match init {
+        Init::Probe { hidden } => (true, hidden),
+        Init::Complete => (false, 0),
+    };
     let mut args = bindings::sev_platform_init_args {
         probe,
+        max_snp_asid: hidden,
         ..Default::default()
     };
     // SAFETY: `args` is initialised and outlives the call.
@@ -79,6 +93,18 @@ pub(crate) fn platform_init(probe: bool, status: &mut FwStatus) -> Result {
 pub(crate) fn platform_shutdown() {
     // SAFETY: No requirements; the driver takes its own lock.
     unsafe { bindings::sev_platform_shutdown() }
+}
+
+/// Whether the firmware can hide the ciphertext of SEV-SNP guests from the host.
+pub(crate) fn can_hide_ciphertext() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::sev_is_snp_ciphertext_hiding_supported() }
+}
+
+/// The bits that the firmware knows in policies of SEV-SNP guests.
+pub(crate) fn snp_policy_bits() -> u64 {
+    // SAFETY: No requirements.
+    unsafe { bindings::sev_get_snp_policy_bits() }
 }
 
 /// The VM types (`KVM_X86_*_VM`, as bits) that the firmware can run as it was initialised.

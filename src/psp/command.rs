@@ -40,19 +40,20 @@ macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $id:ident, $spec_name:literal, $data:ident;)*) => {$(
         $(#[$doc])*
         #[repr(transparent)]
-        pub(crate) struct $name(bindings::$data);
+        pub(crate) struct $name($crate::ffi::bindings::$data);
 
         // SAFETY: The buffer is the structure that <linux/psp-sev.h> declares for this command.
-        unsafe impl Command for $name {
-            const ID: u32 = bindings::$id;
+        unsafe impl $crate::psp::Command for $name {
+            const ID: u32 = $crate::ffi::bindings::$id;
             const NAME: &'static str = $spec_name;
 
-            fn as_buffer(&mut self) -> *mut c_void {
+            fn as_buffer(&mut self) -> *mut core::ffi::c_void {
                 (&raw mut self.0).cast()
             }
         }
     )*};
 }
+pub(super) use commands;
 
 commands! {
     /// Binds a guest to an ASID and installs its key.
@@ -101,9 +102,6 @@ commands! {
     DbgDecrypt = sev_cmd_SEV_CMD_DBG_DECRYPT, "DBG_DECRYPT", sev_data_dbg;
     /// Plaintext to guest memory.
     DbgEncrypt = sev_cmd_SEV_CMD_DBG_ENCRYPT, "DBG_ENCRYPT", sev_data_dbg;
-    /// State of the SNP firmware, written to a page that the firmware owns.
-    SnpPlatformStatus = sev_cmd_SEV_CMD_SNP_PLATFORM_STATUS, "SNP_PLATFORM_STATUS",
-        sev_data_snp_addr;
 }
 
 macro_rules! commands_without_buffer {
@@ -334,13 +332,6 @@ impl DbgDecrypt {
 impl DbgEncrypt {
     pub(crate) fn new(handle: Handle, src: PspAddr, dst: PspAddr, len: u32) -> Self {
         Self(dbg(handle, src, dst, len))
-    }
-}
-
-impl SnpPlatformStatus {
-    /// `out`: a page that the firmware owns.
-    pub(crate) fn new(out: PspAddr) -> Self {
-        Self(bindings::sev_data_snp_addr { address: out.get() })
     }
 }
 

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a vCPU has besides if its registers are protected.
 //!
-//! All of it is used by the task that holds the vCPU's mutex, only.
+//! All of it but [`Ap`] is used by the task that holds the vCPU's mutex, only.
 
 use core::cell::Cell;
 
 use kernel::prelude::*;
 
+use super::ap::Ap;
 use super::vmsa::{PlainVmsa, Vmsa};
 use crate::ghcb::msr;
+use crate::ghcb::psc::Psc;
 use crate::hw::addr::PspAddr;
+use crate::hw::kind::Kind;
 use crate::kvm::exchange::Exchange;
 use crate::kvm::vcpu::Vcpu;
 
@@ -34,12 +37,32 @@ pub(crate) struct EsVcpu {
     started: Cell<bool>,
     /// Guest physical address of the data of the last exit, or 0.
     scratch: Cell<u64>,
+    snp: Option<SnpVcpu>,
+}
+
+/// What it has besides if it is an SEV-SNP guest's.
+struct SnpVcpu {
+    ap: Pin<KBox<Ap>>,
+    /// Guest physical address of the page that the guest said it will use as GHCB, or 0.
+    registered_ghcb: Cell<u64>,
+    /// The request to convert memory that is in progress.
+    psc: Cell<Option<Psc>>,
 }
 
 impl EsVcpu {
-    /// ENOMEM.
-    pub(super) fn new() -> Result<KBox<Self>> {
+    /// For a guest of this kind. ENOMEM.
+    pub(super) fn new(kind: Kind) -> Result<KBox<Self>> {
+        let snp = if kind == Kind::Snp {
+            Some(SnpVcpu {
+                ap: Ap::new()?,
+                registered_ghcb: Cell::new(0),
+                psc: Cell::new(None),
+            })
+        } else {
+            None
+        };
         let state = Self {
+            snp,
             exchange: Exchange::new()?,
             vmsa: Cell::new(Some(Vmsa::Plain(PlainVmsa::new()?))),
             hold: Cell::new(Hold::None),
@@ -66,6 +89,38 @@ impl EsVcpu {
         self.scratch.set(gpa);
     }
 
+    /// `None` unless it is an SEV-SNP guest's.
+    pub(crate) fn ap(&self) -> Option<&Ap> {
+        Some(&self.snp.as_ref()?.ap)
+    }
+
+    /// An SEV-SNP guest says where its GHCB will be.
+    pub(crate) fn register_ghcb(&self, gpa: u64) {
+        if let Some(snp) = &self.snp {
+            snp.registered_ghcb.set(gpa);
+        }
+    }
+
+    /// Whether the guest may use this page as GHCB.
+    pub(crate) fn allows_ghcb(&self, gpa: u64) -> bool {
+        match &self.snp {
+            Some(snp) => snp.registered_ghcb.get() == gpa,
+            None => true,
+        }
+    }
+
+    /// Takes the request to convert memory that is in progress.
+    pub(crate) fn take_psc(&self) -> Option<Psc> {
+        self.snp.as_ref()?.psc.take()
+    }
+
+    /// The request will be continued when userspace has done its part.
+    pub(crate) fn set_psc(&self, psc: Psc) {
+        if let Some(snp) = &self.snp {
+            snp.psc.set(Some(psc));
+        }
+    }
+
     pub(super) fn with_vmsa<R>(&self, f: impl FnOnce(&Vmsa) -> R) -> Option<R> {
         let vmsa = self.vmsa.take()?;
         let result = f(&vmsa);
@@ -90,7 +145,7 @@ impl EsVcpu {
 
     /// For the VMCB.
     pub(super) fn vmsa_address(&self) -> Option<PspAddr> {
-        self.with_vmsa(Vmsa::address)
+        self.with_vmsa(Vmsa::address)?
     }
 }
 

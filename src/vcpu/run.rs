@@ -6,8 +6,10 @@ use kernel::prelude::*;
 use super::es::Hold;
 use super::setup::swaps_debug_registers;
 use crate::hw::kind::Kind;
+use crate::kvm::host::Feature;
 use crate::kvm::host_state::HostSaveArea;
 use crate::kvm::vcpu::{Vcpu, VmrunCtx};
+use crate::vm::GuestParams;
 
 /// Prepares VMRUN of a SEV guest. EINVAL if the VM has no encryption context, or the vCPU no
 /// registers.
@@ -15,7 +17,7 @@ pub(crate) fn prepare(ctx: &VmrunCtx<'_>) -> Result {
     let (sev, binding) = ctx.bound().ok_or(EINVAL)?;
     let context = binding.context();
 
-    if context.kind() == Kind::SevEs && !ctx.has_vmsa() {
+    if context.kind().protects_registers() && !ctx.has_vmsa() {
         return Err(EINVAL);
     }
 
@@ -36,10 +38,16 @@ pub(crate) fn prepare_switch(vcpu: &Vcpu, host: &HostSaveArea) {
     host.save();
     if vcpu
         .binding()
-        .is_some_and(|binding| swaps_debug_registers(binding.context().params()))
+        .is_some_and(|binding| can_swap_debug_registers(binding.context().params()))
     {
         host.save_debug_masks();
     }
+}
+
+/// Whether the processor may swap debug registers. An SEV-SNP guest says so in registers that it
+/// creates itself, without telling the host the truth.
+fn can_swap_debug_registers(params: GuestParams) -> bool {
+    swaps_debug_registers(params) || (params.kind() == Kind::Snp && Feature::DebugSwap.is_present())
 }
 
 /// The guest runs on after an exit that it caused itself.

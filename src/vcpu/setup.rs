@@ -3,10 +3,10 @@
 
 use kernel::prelude::*;
 
+use super::ap::{self, Ap};
 use super::es::EsVcpu;
 use crate::ffi::bindings as b;
 use crate::ghcb::{msr, VERSIONS};
-use crate::hw::kind::Kind;
 use crate::kvm::host::{self, Feature};
 use crate::kvm::vcpu::{Exception, Vcpu};
 use crate::kvm::vmcb::{Intercept, Msr};
@@ -16,7 +16,7 @@ use crate::vm::GuestParams;
 fn es_params(vcpu: &Vcpu) -> Option<GuestParams> {
     let params = vcpu.binding()?.context().params();
 
-    (params.kind() == Kind::SevEs).then_some(params)
+    params.kind().protects_registers().then_some(params)
 }
 
 /// Whether the processor gives the guest the debug registers for itself.
@@ -26,10 +26,15 @@ pub(super) fn swaps_debug_registers(params: GuestParams) -> bool {
 
 /// Allocates what a vCPU needs whose registers are protected. ENOMEM.
 pub(crate) fn create(vcpu: &Vcpu) -> Result {
-    match es_params(vcpu) {
-        Some(_) => vcpu.attach_es(EsVcpu::new()?),
-        None => Ok(()),
+    let Some(params) = es_params(vcpu) else {
+        return Ok(());
+    };
+
+    vcpu.attach_es(EsVcpu::new(params.kind())?)?;
+    if params.has_secure_tsc() {
+        vcpu.protect_tsc();
     }
+    Ok(())
 }
 
 /// Makes the VMCB one of a SEV guest, after KVM made it one of an ordinary guest.
@@ -37,6 +42,11 @@ pub(crate) fn create(vcpu: &Vcpu) -> Result {
 /// `init_event`: because of an INIT, rather than for a new vCPU.
 pub(crate) fn init_vmcb(vcpu: &Vcpu, init_event: bool) {
     vcpu.enable_sev();
+    if init_event {
+        if let Some(ap) = vcpu.es().and_then(EsVcpu::ap) {
+            ap::serve(vcpu, ap);
+        }
+    }
 
     // KVM intercepts these to emulate instructions, which it cannot read from encrypted memory.
     vcpu.stop_intercepting(Exception::InvalidOpcode);
@@ -56,8 +66,13 @@ pub(crate) fn initial_ghcb_msr(params: GuestParams) -> u64 {
 }
 
 fn init_es_vmcb(vcpu: &Vcpu, params: GuestParams) {
-    // Without registers if it is going to take them over from another VM.
-    let vmsa = vcpu.es().and_then(EsVcpu::vmsa_address);
+    let vmsa = match vcpu.es() {
+        // Those that the guest created, if it did.
+        Some(es) if es.ap().is_some_and(Ap::is_created) => vcpu.vmsa(),
+        Some(es) => es.vmsa_address(),
+        // It is going to take over those of another VM.
+        None => None,
+    };
     let allowed = Feature::AllowedSevFeatures
         .is_present()
         .then_some(params.vmsa_features());
@@ -111,7 +126,7 @@ pub(crate) fn recalc_msr_intercepts(vcpu: &Vcpu) {
     if Feature::VirtualTscAux.is_present() {
         vcpu.set_msr_intercept(Msr::TscAux, !vcpu.has_tsc_aux());
     }
-    // Only SEV-SNP guests can have a TSC of their own.
-    vcpu.set_msr_intercept(Msr::GuestTscFrequency, true);
+    let secure_tsc = es_params(vcpu).is_some_and(GuestParams::has_secure_tsc);
+    vcpu.set_msr_intercept(Msr::GuestTscFrequency, !secure_tsc);
     vcpu.set_msr_intercept(Msr::Xss, !vcpu.has_xsaves());
 }

@@ -7,7 +7,8 @@
 //!       '------refused------'
 //! ```
 //!
-//! Nothing can be written to an encrypted one: that type has no function for it.
+//! Nothing can be written to an encrypted one: that type has no function for it. The page of an
+//! SEV-SNP guest's is assigned to the guest; one that cannot be taken back is lost.
 
 use core::ptr;
 
@@ -15,14 +16,33 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::asid::Lease;
-use crate::ffi::bindings::{sev_es_save_area, vmcb_save_area};
+use crate::ffi::bindings::{
+    sev_es_save_area,
+    vmcb_save_area,
+    KVM_SEV_CONST_SNP_POLICY_DEBUG, //
+};
 use crate::hw::addr::{PspAddr, PAGE_SIZE};
 use crate::hw::cache::wbinvd_on_all_cpus;
-use crate::hw::page::SaveArea;
+use crate::hw::kind::Kind;
+use crate::hw::page::{FirmwarePage, SaveArea};
+use crate::hw::rmp::{self, PageSize};
 use crate::kvm::log;
 use crate::kvm::vcpu::Vcpu;
-use crate::psp::{Channel, DbgDecrypt, FwStatus, LaunchUpdateVmsa};
-use crate::vm::EncContext;
+use crate::psp::{
+    Channel,
+    DbgDecrypt,
+    Fate,
+    FwStatus,
+    LaunchPage,
+    LaunchUpdateVmsa,
+    PageType,
+    SnpDbgDecrypt, //
+};
+use crate::vm::{EncContext, Launched, SnpLaunched};
+
+/// Where the firmware measures that an SEV-SNP guest's first registers are: the last page that a
+/// guest can address. Source: arch/x86/kvm/svm/sev.c; tools that compute measurements use it, too.
+const INITIAL_VMSA_GPA: u64 = 0xffff_ffff_f000;
 
 /// Not for use by the processor yet.
 pub(super) struct PlainVmsa(SaveArea);
@@ -32,8 +52,11 @@ struct FilledVmsa(SaveArea);
 
 /// The firmware and the processor access it with the guest's key.
 pub(super) struct EncryptedVmsa {
-    /// Freed after it was flushed: fields are dropped after `drop` ran.
-    page: SaveArea,
+    /// Freed after it was flushed: fields are dropped after `drop` ran. `None` only then.
+    page: Option<SaveArea>,
+    address: PspAddr,
+    /// The processor does not let the host write to it.
+    assigned: bool,
     /// Nobody else gets the ASID before.
     asid: Arc<Lease>,
 }
@@ -42,6 +65,8 @@ pub(super) struct EncryptedVmsa {
 pub(super) enum Vmsa {
     Plain(PlainVmsa),
     Encrypted(EncryptedVmsa),
+    /// The vCPU cannot run.
+    Lost,
 }
 
 impl PlainVmsa {
@@ -76,19 +101,66 @@ impl FilledVmsa {
             launched.channel().issue(&mut command, status)
         });
         match result {
-            Ok(()) => Ok(EncryptedVmsa {
-                page: self.0,
-                asid: context.lease().clone(),
-            }),
+            Ok(()) => Ok(self.encrypted(context)),
             Err(error) => Err((error, PlainVmsa(self.0))),
         }
+    }
+
+    /// The same for an SEV-SNP guest, with the context `gctx`. Errors: EIO if the firmware refuses;
+    /// EFAULT if the processor does.
+    fn encrypt_snp(
+        self,
+        context: &EncContext,
+        gctx: PspAddr,
+        channel: Channel<'_>,
+        status: &mut FwStatus,
+    ) -> Result<EncryptedVmsa, (Error, Vmsa)> {
+        let page = match LaunchPage::assign(self.0.pfn(), INITIAL_VMSA_GPA, context.asid()) {
+            Ok(page) => page,
+            Err(error) => return Err((error, Vmsa::Plain(PlainVmsa(self.0)))),
+        };
+
+        match page.update(gctx, PageType::Vmsa, channel, status) {
+            Ok(()) => Ok(self.encrypted(context)),
+            Err((error, Fate::Shared)) => Err((error, Vmsa::Plain(PlainVmsa(self.0)))),
+            Err((error, Fate::Leaked)) => {
+                self.0.leak();
+                Err((error, Vmsa::Lost))
+            }
+        }
+    }
+
+    fn encrypted(self, context: &EncContext) -> EncryptedVmsa {
+        EncryptedVmsa {
+            address: self.0.guest_address(),
+            page: Some(self.0),
+            assigned: context.kind() == Kind::Snp,
+            asid: context.lease().clone(),
+        }
+    }
+}
+
+impl EncryptedVmsa {
+    /// The host can use the page again. An error number if the processor does not agree.
+    fn take_back(&self, page: &SaveArea) -> Result {
+        if self.assigned {
+            rmp::make_shared(page.pfn(), PageSize::Small)?;
+        }
+        Ok(())
     }
 }
 
 impl Drop for EncryptedVmsa {
     fn drop(&mut self) {
+        let Some(page) = self.page.take() else { return };
+
+        if let Err(error) = self.take_back(&page) {
+            pr_err!("SEV: a VMSA is lost: it is still the guest's: {error:?}\n");
+            page.leak();
+            return;
+        }
         // Lest what caches hold of it be written over whatever the page is used for next.
-        if !self.page.flush_guest_caches(self.asid.asid()) {
+        if !page.flush_guest_caches(self.asid.asid()) {
             if log::allowed() {
                 pr_warn!("SEV: a VMSA could not be flushed alone\n");
             }
@@ -98,32 +170,30 @@ impl Drop for EncryptedVmsa {
 }
 
 impl Vmsa {
-    fn page(&self) -> &SaveArea {
+    /// For the VMCB. `None` if there is none any more.
+    pub(super) fn address(&self) -> Option<PspAddr> {
         match self {
-            Vmsa::Plain(vmsa) => &vmsa.0,
-            Vmsa::Encrypted(vmsa) => &vmsa.page,
+            Vmsa::Plain(vmsa) => Some(vmsa.0.guest_address()),
+            Vmsa::Encrypted(vmsa) => Some(vmsa.address),
+            Vmsa::Lost => None,
         }
     }
 
-    /// For the VMCB.
-    pub(super) fn address(&self) -> PspAddr {
-        self.page().guest_address()
-    }
-
-    /// As [`PlainVmsa::fill`] and [`FilledVmsa::encrypt`]; EINVAL if it is encrypted.
+    /// Fills it with a vCPU's registers, and has them encrypted by `encrypt`. Errors as
+    /// [`PlainVmsa::fill`]; EINVAL if it is encrypted, or lost.
     fn encrypted(
         self,
         vcpu: &Vcpu,
-        context: &EncContext,
-        status: &mut FwStatus,
+        features: u64,
+        encrypt: impl FnOnce(FilledVmsa) -> Result<EncryptedVmsa, (Error, Vmsa)>,
     ) -> Result<Self, (Error, Self)> {
         let Vmsa::Plain(vmsa) = self else {
             return Err((EINVAL, self));
         };
-        vmsa.fill(vcpu, context.params().vmsa_features())
-            .and_then(|vmsa| vmsa.encrypt(context, status))
-            .map(Vmsa::Encrypted)
+        vmsa.fill(vcpu, features)
             .map_err(|(error, vmsa)| (error, Vmsa::Plain(vmsa)))
+            .and_then(encrypt)
+            .map(Vmsa::Encrypted)
     }
 }
 
@@ -133,13 +203,63 @@ impl Vmsa {
 /// Errors: EINVAL if that was done before, if the guest is being debugged, or if it is one without
 /// protected registers; EBADF before the launch started; EIO if the firmware refuses.
 pub(crate) fn encrypt(vcpu: &Vcpu, context: &EncContext, status: &mut FwStatus) -> Result {
+    encrypt_with(vcpu, context, |vmsa| {
+        vmsa.encrypt(context, status)
+            .map_err(|(error, vmsa)| (error, Vmsa::Plain(vmsa)))
+    })
+}
+
+/// The same for an SEV-SNP guest, with the context `gctx`, through `channel`.
+///
+/// Errors: as [`encrypt`]; EFAULT if the processor refuses; EINVAL if the page was lost before.
+pub(crate) fn encrypt_snp(
+    vcpu: &Vcpu,
+    context: &EncContext,
+    gctx: PspAddr,
+    channel: Channel<'_>,
+    status: &mut FwStatus,
+) -> Result {
+    encrypt_with(vcpu, context, |vmsa| {
+        vmsa.encrypt_snp(context, gctx, channel, status)
+    })
+}
+
+fn encrypt_with(
+    vcpu: &Vcpu,
+    context: &EncContext,
+    encrypt: impl FnOnce(FilledVmsa) -> Result<EncryptedVmsa, (Error, Vmsa)>,
+) -> Result {
+    let features = context.params().vmsa_features();
     let es = vcpu.es().ok_or(EINVAL)?;
 
-    es.change_vmsa(|vmsa| vmsa.encrypted(vcpu, context, status))?;
+    es.change_vmsa(|vmsa| vmsa.encrypted(vcpu, features, encrypt))?;
     vcpu.protect();
     // Not before: until then, userspace can switch it on and off.
     vcpu.virtualise_branch_records();
     Ok(())
+}
+
+/// Errors: ENOMEM; EIO.
+fn decrypt(launched: &Launched, vmsa: PspAddr) -> Result<SaveArea> {
+    let copy = SaveArea::new()?;
+    let mut command = DbgDecrypt::new(launched.handle(), vmsa, copy.address(), PAGE_SIZE as u32);
+
+    Channel::Kernel.issue(&mut command, &mut FwStatus::success())?;
+    Ok(copy)
+}
+
+/// Errors: EACCES if the policy forbids it; ENOMEM; EIO.
+fn decrypt_snp(launched: &SnpLaunched, vmsa: PspAddr) -> Result<SaveArea> {
+    if launched.policy() & KVM_SEV_CONST_SNP_POLICY_DEBUG == 0 {
+        return Err(EACCES);
+    }
+    let mut copy = SaveArea::new()?;
+    let page = FirmwarePage::new()?;
+    let mut command = SnpDbgDecrypt::new(launched.gctx(), vmsa, page.address());
+
+    Channel::Kernel.issue(&mut command, &mut FwStatus::success())?;
+    copy.copy_from(&page);
+    Ok(copy)
 }
 
 /// A vCPU's registers in plaintext, for the kernel log.
@@ -152,25 +272,17 @@ pub(crate) enum Decrypted {
 impl Decrypted {
     /// `None` if the guest's policy, or something else, forbids it. May sleep.
     pub(crate) fn of(vcpu: &Vcpu) -> Option<Self> {
-        let es = vcpu.es()?;
-        let launched = vcpu.binding().map(|binding| binding.context().launched());
+        let context = vcpu.binding()?.context();
 
-        es.with_vmsa(|vmsa| match vmsa {
+        vcpu.es()?.with_vmsa(|vmsa| match vmsa {
+            Vmsa::Lost => None,
             Vmsa::Plain(vmsa) => Some(Decrypted::Original(vmsa.0.as_ptr())),
-            Vmsa::Encrypted(vmsa) => {
-                let launched = launched?.ok()?;
-                let copy = SaveArea::new().ok()?;
-                let mut command = DbgDecrypt::new(
-                    launched.handle(),
-                    vmsa.page.guest_address(),
-                    copy.address(),
-                    PAGE_SIZE as u32,
-                );
-                Channel::Kernel
-                    .issue(&mut command, &mut FwStatus::success())
-                    .ok()?;
-                Some(Decrypted::Copy(copy))
+            Vmsa::Encrypted(_) => match context.kind() {
+                // It may be in memory of the guest's meanwhile.
+                Kind::Snp => decrypt_snp(context.snp()?, vcpu.vmsa()?).ok(),
+                _ => decrypt(context.launched().ok()?, vmsa.address()?).ok(),
             }
+            .map(Decrypted::Copy),
         })?
     }
 

@@ -4,23 +4,26 @@
 //! It is owned by reference counting, not by flags: whoever holds a reference can use the key, and
 //! the last one to go returns everything, in the order that the firmware demands.
 //!
-//! Locks: `kvm->lock` → `regions`. `launched` is written once, with `kvm->lock` held. Dropping a
+//! Locks: `kvm->lock` → `regions`. `launched` and `snp` are written once, with `kvm->lock` held. Dropping a
 //! context issues commands: never do so with a spinlock held or interrupts off.
 
 use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex, SetOnce};
 
 use super::guest::BoundGuest;
 use super::region::Regions;
 use super::registry::{Card, State};
+use super::snp::SnpLaunched;
 use crate::asid::Lease;
+use crate::ffi::bindings::KVM_SEV_CONST_SVM_SEV_FEAT_SECURE_TSC;
 use crate::hw::addr::UserRange;
 use crate::hw::asid::Asid;
 use crate::hw::kind::Kind;
 use crate::kvm::file::SevDevice;
 use crate::kvm::last_vmcb::LastVmcbs;
 use crate::kvm::pin::{PinAccount, PinFor, Pinned};
-use crate::psp::{Channel, Handle};
+use crate::psp::{Channel, GuestRequests, Handle};
 
 /// The part of a context that exists once LAUNCH_START succeeded.
 pub(crate) struct Launched {
@@ -54,6 +57,12 @@ pub(crate) enum GuestParams {
         /// Highest version of the GHCB protocol that is offered to the guest; at least 1.
         ghcb_version: u16,
     },
+    Snp {
+        /// `SVM_SEV_FEAT_*` of the guest's save areas, with `SVM_SEV_FEAT_SNP_ACTIVE`.
+        vmsa_features: u64,
+        /// The same; at least 2.
+        ghcb_version: u16,
+    },
 }
 
 impl GuestParams {
@@ -61,6 +70,7 @@ impl GuestParams {
         match self {
             GuestParams::Sev => Kind::Sev,
             GuestParams::SevEs { .. } => Kind::SevEs,
+            GuestParams::Snp { .. } => Kind::Snp,
         }
     }
 
@@ -68,15 +78,24 @@ impl GuestParams {
     pub(crate) const fn vmsa_features(self) -> u64 {
         match self {
             GuestParams::Sev => 0,
-            GuestParams::SevEs { vmsa_features, .. } => vmsa_features,
+            GuestParams::SevEs { vmsa_features, .. } | GuestParams::Snp { vmsa_features, .. } => {
+                vmsa_features
+            }
         }
+    }
+
+    /// Whether the host has no influence on what time it is for the guest.
+    pub(crate) const fn has_secure_tsc(self) -> bool {
+        self.vmsa_features() & KVM_SEV_CONST_SVM_SEV_FEAT_SECURE_TSC != 0
     }
 
     /// 0 for a guest without protected registers.
     pub(crate) const fn ghcb_version(self) -> u16 {
         match self {
             GuestParams::Sev => 0,
-            GuestParams::SevEs { ghcb_version, .. } => ghcb_version,
+            GuestParams::SevEs { ghcb_version, .. } | GuestParams::Snp { ghcb_version, .. } => {
+                ghcb_version
+            }
         }
     }
 }
@@ -87,8 +106,9 @@ pub(crate) struct EncContext {
     /// First: unpinned.
     #[pin]
     regions: Mutex<Regions>,
-    /// Second: deactivated and decommissioned.
+    /// Second: deactivated and decommissioned. Only one of both is ever set: that of its kind.
     launched: SetOnce<Launched>,
+    snp: SetOnce<SnpLaunched>,
     /// Third: given back, to be flushed before anybody else gets it.
     lease: Arc<Lease>,
     /// The one of the lease.
@@ -97,27 +117,38 @@ pub(crate) struct EncContext {
     last_vmcbs: LastVmcbs,
     params: GuestParams,
     card: Arc<Card>,
+    /// `None` unless it is an SEV-SNP guest's.
+    requests: Option<Pin<KBox<GuestRequests>>>,
+    /// Userspace has certificates for the guest's reports.
+    certificates: Atomic<bool>,
 }
 
 impl EncContext {
-    /// A context that holds an ASID, and nothing else yet. ENOMEM.
+    /// A context that holds an ASID, and nothing else yet. ENOMEM; EIO if the firmware does not help.
     pub(super) fn new(lease: Arc<Lease>, params: GuestParams) -> Result<Arc<Self>> {
         let asid = lease.asid();
         let pins = Arc::new(PinAccount::new(), GFP_KERNEL_ACCOUNT)?;
         let card = Card::new(asid, params.kind(), pins.clone());
         let card = Arc::new(card, GFP_KERNEL_ACCOUNT)?;
         let last_vmcbs = LastVmcbs::new()?;
+        let requests = match params.kind() {
+            Kind::Snp => Some(GuestRequests::new()?),
+            _ => None,
+        };
 
         Arc::pin_init(
             pin_init!(Self {
                 regions <- new_mutex!(Regions::new(), "kvm_sev_regions"),
                 launched: SetOnce::new(),
+                snp: SetOnce::new(),
                 lease,
                 asid,
                 pins,
                 last_vmcbs,
                 params,
                 card,
+                requests,
+                certificates: Atomic::new(false),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -133,6 +164,21 @@ impl EncContext {
 
     pub(crate) fn kind(&self) -> Kind {
         self.params.kind()
+    }
+
+    /// An SEV-SNP guest's way to the firmware.
+    pub(crate) fn requests(&self) -> Option<&GuestRequests> {
+        self.requests.as_deref()
+    }
+
+    /// Userspace will provide certificates for the reports of a SEV-SNP guest.
+    pub(crate) fn provide_certificates(&self) {
+        self.certificates.store(true, Relaxed);
+    }
+
+    /// Whether it does.
+    pub(crate) fn provides_certificates(&self) -> bool {
+        self.certificates.load(Relaxed)
     }
 
     pub(super) fn card(&self) -> &Arc<Card> {
@@ -165,6 +211,19 @@ impl EncContext {
             return Err(EINVAL);
         }
         self.card.set_handle(handle);
+        Ok(())
+    }
+
+    /// The same for an SEV-SNP guest; `None` before the launch started.
+    pub(crate) fn snp(&self) -> Option<&SnpLaunched> {
+        self.snp.as_ref()
+    }
+
+    /// EINVAL if it was launched before; `launched` is released then.
+    pub(crate) fn set_snp(&self, launched: SnpLaunched) -> Result {
+        if !self.snp.populate(launched) {
+            return Err(EINVAL);
+        }
         Ok(())
     }
 

@@ -4,9 +4,9 @@
 use kernel::prelude::*;
 
 use super::msr::HV_FEATURES;
-use super::Exited;
+use super::{ap, guest_request, psc, Exited};
 use crate::ghcb::scratch::{place, Place};
-use crate::ghcb::snapshot::{Exit, Refusal};
+use crate::ghcb::snapshot::{Exit, Refusal, SnpExit};
 use crate::kvm::exit::{Next, StringIo};
 use crate::kvm::ghcb::Ghcb;
 use crate::kvm::log;
@@ -42,6 +42,7 @@ pub(super) fn serve(exited: &Exited<'_>, exit: Exit) -> Result<Next> {
             }
             return Ok(vcpu.terminate());
         }
+        Exit::Snp(exit) => return serve_snp(exited, exit),
         Exit::Unsupported { info_1, info_2 } => {
             if log::allowed() {
                 pr_err!(
@@ -55,9 +56,30 @@ pub(super) fn serve(exited: &Exited<'_>, exit: Exit) -> Result<Next> {
     Ok(Next::Guest)
 }
 
+/// The same, for what only a SEV-SNP guest asks for.
+fn serve_snp(exited: &Exited<'_>, exit: SnpExit) -> Result<Next> {
+    match exit {
+        SnpExit::PageStateChange => psc::convert_list(exited),
+        SnpExit::ApCreation {
+            apic_id,
+            action,
+            features,
+            vmsa,
+        } => {
+            ap::create(exited, apic_id, action, features, vmsa);
+            Ok(Next::Guest)
+        }
+        SnpExit::GuestRequest {
+            request,
+            response,
+            certificates,
+        } => guest_request::serve(exited, request, response, certificates),
+    }
+}
+
 impl Exited<'_> {
     /// Where `len` bytes of data are; if they are nowhere, the exit is refused.
-    fn find(&self, len: u64) -> Option<Place> {
+    pub(super) fn find(&self, len: u64) -> Option<Place> {
         let buffer = Ghcb::BUFFER.start as u64..Ghcb::BUFFER.end as u64;
         let gpa = self.es.scratch();
         let version = self.binding.context().params().ghcb_version();

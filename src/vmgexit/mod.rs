@@ -11,14 +11,18 @@
 //!
 //! Locks: the vCPU's mutex and KVM's SRCU lock are held by the caller.
 
+mod ap;
 mod event;
+mod guest_request;
 mod msr;
+mod psc;
 
 use kernel::prelude::*;
 
 pub(crate) use self::event::string_io;
 use crate::ghcb::msr::Request;
-use crate::ghcb::snapshot::{Refusal, Snapshot};
+use crate::ghcb::snapshot::{Exit, Refusal, Snapshot};
+use crate::hw::kind::Kind;
 use crate::kvm::exit::Next;
 use crate::kvm::registers::Gpr;
 use crate::kvm::vcpu::Vcpu;
@@ -41,6 +45,15 @@ impl<'a> Exited<'a> {
             es: vcpu.es().ok_or(EINVAL)?,
             binding: vcpu.binding().ok_or(EINVAL)?,
         })
+    }
+
+    /// What the guest asks for.
+    fn decode(&self, guest: &Snapshot) -> Result<Exit, Refusal> {
+        if !self.es.allows_ghcb(self.vcpu.ghcb_msr()) {
+            return Err(Refusal::NotRegistered);
+        }
+        let params = self.binding.context().params();
+        guest.decode(params.ghcb_version(), params.kind() == Kind::Snp)
     }
 
     /// Answers in the GHCB, with `data` for the guest.
@@ -111,7 +124,7 @@ pub(crate) fn handle(vcpu: &Vcpu) -> Result<Next> {
     };
     exited.load_registers(&guest);
 
-    match guest.decode(exited.binding.context().params().ghcb_version()) {
+    match exited.decode(&guest) {
         Ok(exit) => {
             // Handlers that fail change it.
             exited.succeed(0);

@@ -3,9 +3,10 @@
 
 use kernel::prelude::*;
 
-use super::Exited;
+use super::{psc, Exited};
 use crate::ffi::bindings as b;
-use crate::ghcb::msr::{self, CpuidRegister, Request};
+use crate::ghcb::msr::{self, CpuidRegister, Request, SnpRequest};
+use crate::hw::kind::Kind;
 use crate::kvm::exit::Next;
 use crate::kvm::log;
 use crate::kvm::registers::Gpr;
@@ -37,7 +38,12 @@ pub(super) fn serve(exited: &Exited<'_>, request: Request) -> Result<Next> {
             vcpu.set_ghcb_msr(msr::hv_features(HV_FEATURES));
             Ok(Next::Guest)
         }
-        Request::SnpOnly => Ok(vcpu.terminate()),
+        Request::Snp(request) => {
+            if exited.binding.context().kind() != Kind::Snp {
+                return Ok(vcpu.terminate());
+            }
+            Ok(serve_snp(exited, request))
+        }
         Request::Terminate { set, reason } => {
             if log::allowed() {
                 pr_info!(
@@ -50,6 +56,21 @@ pub(super) fn serve(exited: &Exited<'_>, request: Request) -> Result<Next> {
         // The guest sees that it was not answered.
         Request::Unknown => Ok(Next::Guest),
     }
+}
+
+/// The same, for what only a SEV-SNP guest can want.
+fn serve_snp(exited: &Exited<'_>, request: SnpRequest) -> Next {
+    let vcpu = exited.vcpu;
+
+    match request {
+        SnpRequest::PreferredGhcb => vcpu.set_ghcb_msr(msr::no_preferred_ghcb()),
+        SnpRequest::RegisterGhcb(gpa) => {
+            exited.es.register_ghcb(gpa);
+            vcpu.set_ghcb_msr(msr::registered_ghcb(gpa));
+        }
+        SnpRequest::PageState { gfn, state } => return psc::convert_one(vcpu, gfn, state),
+    }
+    Next::Guest
 }
 
 fn cpuid(exited: &Exited<'_>, function: u32, register: CpuidRegister) -> Result<Next> {
