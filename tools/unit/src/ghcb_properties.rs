@@ -4,9 +4,10 @@
 
 use proptest::prelude::*;
 
-use crate::ghcb::msr::{self, CpuidRegister, Request};
+use crate::ghcb::msr::{self, CpuidRegister, Request, SnpRequest};
+use crate::ghcb::psc::PageState;
 use crate::ghcb::scratch::{chunks, place, Place, Unusable};
-use crate::ghcb::snapshot::{Exit, Field, Refusal, Snapshot};
+use crate::ghcb::snapshot::{ApAction, Certificates, Exit, Field, Refusal, Snapshot, SnpExit};
 use crate::hw::x87;
 
 const MMIO_READ: u64 = 0x8000_0001;
@@ -111,7 +112,7 @@ fn required(index: usize) -> (Snapshot, &'static [Select]) {
 fn exits_with_just_what_they_need_are_served() {
     for (index, (code, ..)) in REQUIRED.iter().enumerate() {
         let (guest, _) = required(index);
-        assert!(guest.decode(2).is_ok(), "{code:#x?}");
+        assert!(guest.decode(2, false).is_ok(), "{code:#x?}");
     }
 }
 
@@ -128,7 +129,11 @@ fn exits_without_one_of_what_they_need_are_not() {
             let mut guest = complete;
             let field = select(&mut guest);
             *field = Field::new(field.raw(), false);
-            assert_eq!(guest.decode(2), Err(Refusal::MissingInput), "{guest:#x?}");
+            assert_eq!(
+                guest.decode(2, false),
+                Err(Refusal::MissingInput),
+                "{guest:#x?}"
+            );
         }
     }
 }
@@ -146,7 +151,7 @@ fn refusals_have_their_numbers() {
 #[test]
 fn arguments_are_those_of_the_exit() {
     assert_eq!(
-        exit(MMIO_WRITE, 0xfee0_0020, 4).decode(2),
+        exit(MMIO_WRITE, 0xfee0_0020, 4).decode(2, false),
         Ok(Exit::Mmio {
             write: true,
             gpa: 0xfee0_0020,
@@ -154,28 +159,96 @@ fn arguments_are_those_of_the_exit() {
         })
     );
     assert_eq!(
-        exit(MMIO_READ, 7, 9).decode(1),
+        exit(MMIO_READ, 7, 9).decode(1, false),
         Ok(Exit::Mmio {
             write: false,
             gpa: 7,
             len: 9
         })
     );
-    assert_eq!(exit(MMIO_READ, 7, 9).decode(2), Err(Refusal::InvalidInput));
-    assert_eq!(exit(MMIO_READ, 7, 0).decode(2), Ok(Exit::Nothing));
-    assert_eq!(exit(0x7b, 0x03f8_0000, 1).decode(2), Ok(Exit::Nothing));
     assert_eq!(
-        exit(0x8000_0005, 0, 0x9f000).decode(1),
+        exit(MMIO_READ, 7, 9).decode(2, false),
+        Err(Refusal::InvalidInput)
+    );
+    assert_eq!(exit(MMIO_READ, 7, 0).decode(2, false), Ok(Exit::Nothing));
+    assert_eq!(
+        exit(0x7b, 0x03f8_0000, 1).decode(2, false),
+        Ok(Exit::Nothing)
+    );
+    assert_eq!(
+        exit(0x8000_0005, 0, 0x9f000).decode(1, false),
         Ok(Exit::SetApJumpTable(0x9f000))
     );
-    assert_eq!(exit(0x8000_0005, 1, 5).decode(1), Ok(Exit::GetApJumpTable));
     assert_eq!(
-        exit(0x8000_0005, 2, 5).decode(1),
+        exit(0x8000_0005, 1, 5).decode(1, false),
+        Ok(Exit::GetApJumpTable)
+    );
+    assert_eq!(
+        exit(0x8000_0005, 2, 5).decode(1, false),
         Err(Refusal::InvalidInput)
     );
     assert_eq!(
-        exit(0x8000_fffe, 1, 2).decode(2),
+        exit(0x8000_fffe, 1, 2).decode(2, false),
         Ok(Exit::Terminate { reason: 1, info: 2 })
+    );
+}
+
+#[test]
+fn what_only_snp_guests_ask_for() {
+    for code in 0x8000_0010..=0x8000_0013 {
+        let guest = exit(code, 0x1000, 0x2000);
+        assert_eq!(guest.decode(2, false), Err(Refusal::InvalidEvent));
+        assert_eq!(
+            Snapshot::default().decode(2, true),
+            Err(Refusal::MissingInput)
+        );
+    }
+    // As exit() fills in all fields.
+    assert_eq!(
+        exit(0x8000_0010, 0, 0).decode(2, true),
+        Ok(Exit::Snp(SnpExit::PageStateChange))
+    );
+
+    let ap = |info_1| match exit(0x8000_0013, info_1, 0x7000).decode(2, true) {
+        Ok(Exit::Snp(SnpExit::ApCreation {
+            apic_id, action, ..
+        })) => Ok((apic_id, action)),
+        Err(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ap(3 << 32), Ok((3, ApAction::Create { at_once: false })));
+    assert_eq!(ap(3 << 32 | 1), Ok((3, ApAction::Create { at_once: true })));
+    assert_eq!(ap(7 << 32 | 2), Ok((7, ApAction::Destroy)));
+    assert_eq!(ap(3), Err(Refusal::InvalidInput));
+
+    for (request, response, ok) in [
+        (0x1000, 0x2000, true),
+        (0x1000, 0x1000, false),
+        (0x1001, 0x2000, false),
+        (0x1000, 0x2800, false),
+    ] {
+        let decoded = exit(0x8000_0011, request, response).decode(2, true);
+        let expected = Exit::Snp(SnpExit::GuestRequest {
+            request,
+            response,
+            certificates: Certificates::No,
+        });
+        let expected = ok.then_some(expected).ok_or(Refusal::InvalidInput);
+        assert_eq!(decoded, expected);
+    }
+
+    let mut extended = exit(0x8000_0012, 0x1000, 0x2000);
+    extended.rax = Field::new(0x3000, true);
+    extended.rbx = Field::new(4, false);
+    let certificates = |guest: &Snapshot| match guest.decode(2, true) {
+        Ok(Exit::Snp(SnpExit::GuestRequest { certificates, .. })) => certificates,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(certificates(&extended), Certificates::WithReport(None));
+    extended.rbx = Field::new(4, true);
+    assert_eq!(
+        certificates(&extended),
+        Certificates::WithReport(Some((0x3000, 4)))
     );
 }
 
@@ -252,9 +325,11 @@ proptest! {
             && guest.exit_info_1.is_valid()
             && guest.exit_info_2.is_valid();
 
-        match guest.decode(version) {
+        match guest.decode(version, false) {
             Err(Refusal::InvalidUsage) => prop_assert!(guest.usage != 0),
-            Err(Refusal::InvalidScratchArea) => prop_assert!(false, "not looked at yet"),
+            Err(Refusal::NotRegistered | Refusal::InvalidScratchArea) => {
+                prop_assert!(false, "not looked at here");
+            }
             Err(Refusal::MissingInput) => {
                 prop_assert!(guest.usage == 0 && !snp_only);
                 prop_assert!(!complete || OPTIONAL.iter().any(|f| !f(&mut guest.clone()).is_valid()));
@@ -308,7 +383,16 @@ proptest! {
             }),
             0x006 => Some(Request::ApResetHold),
             0x080 => Some(Request::HvFeatures),
-            0x010 | 0x012 | 0x014 => Some(Request::SnpOnly),
+            0x010 => Some(Request::Snp(SnpRequest::PreferredGhcb)),
+            0x012 => Some(Request::Snp(SnpRequest::RegisterGhcb(data << 12))),
+            0x014 => Some(Request::Snp(SnpRequest::PageState {
+                gfn: data % (1 << 40),
+                state: match value >> 52 & 0xf {
+                    1 => Some(PageState::Private),
+                    2 => Some(PageState::Shared),
+                    _ => None,
+                },
+            })),
             0x100 => Some(Request::Terminate {
                 set: (data % 16) as u8,
                 reason: (data / 16 % 256) as u8,

@@ -19,6 +19,7 @@ mod ffi {
 #[path = "../../../src/ghcb"]
 mod ghcb {
     pub(crate) mod msr;
+    pub(crate) mod psc;
     pub(crate) mod scratch;
     pub(crate) mod snapshot;
 }
@@ -41,5 +42,6 @@ mod psp {
 mod ghcb_constants;
 mod ghcb_properties;
 mod pool_properties;
+mod psc_properties;
 mod range_properties;
 mod status_names;
