@@ -23,6 +23,8 @@ pub(crate) struct Platform {
     asids: Arc<Asids>,
     registry: Arc<Registry>,
     served: Served,
+    /// Position of the C-bit in page table entries.
+    c_bit: u8,
     #[pin]
     debug: Debug,
 }
@@ -95,6 +97,11 @@ impl Platform {
         self.served.snp.map_or(0, |snp| snp.policy_bits)
     }
 
+    /// Position of the C-bit in page table entries.
+    pub(crate) fn c_bit(&self) -> u8 {
+        self.c_bit
+    }
+
     fn new(split: Split, flush_with: FlushWith, served: Served) -> Result<Pin<KBox<Self>>> {
         let asids = Asids::new(split, flush_with)?;
         let registry = Registry::new()?;
@@ -105,6 +112,7 @@ impl Platform {
                 asids,
                 registry,
                 served,
+                c_bit: host::c_bit(),
             }),
             GFP_KERNEL,
         )

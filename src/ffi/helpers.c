@@ -32,11 +32,6 @@ void kvm_sev_cond_resched(void)
 	cond_resched();
 }
 
-bool kvm_sev_boot_cpu_has(unsigned int bit)
-{
-	return boot_cpu_has(bit);
-}
-
 void kvm_sev_cpu_cap_set(unsigned int bit)
 {
 	/* The word of the capability must be a constant. */

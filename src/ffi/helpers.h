@@ -19,7 +19,6 @@ struct page;
 bool kvm_sev_ratelimit(void);
 int kvm_sev_current_task(char *comm);
 void kvm_sev_cond_resched(void);
-bool kvm_sev_boot_cpu_has(unsigned int bit);
 void kvm_sev_cpu_cap_set(unsigned int bit);
 
 /* The lock between DEACTIVATE (shared) and the flush of ASIDs (exclusive) */
@@ -54,7 +53,6 @@ bool kvm_sev_guest_has_tsc_aux(struct kvm_vcpu *vcpu);
 bool kvm_sev_guest_has_xsaves(struct kvm_vcpu *vcpu);
 void kvm_sev_exit_sev_term(struct kvm_vcpu *vcpu, u64 ghcb_msr);
 void kvm_sev_request_event(struct kvm_vcpu *vcpu);
-u32 kvm_sev_read_pkru(void);
 void kvm_sev_protect_fpu(struct kvm_vcpu *vcpu);
 struct fxregs_state *kvm_sev_fx_state(struct kvm_vcpu *vcpu);
 void *kvm_sev_ymm_state(struct kvm_vcpu *vcpu);

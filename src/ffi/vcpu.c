@@ -6,7 +6,6 @@
 #include <asm/fpu/api.h>
 #include <asm/fpu/xstate.h>
 #include <asm/msr.h>
-#include <asm/pkru.h>
 
 #include "trace.h"
 #include "x86.h"
@@ -66,11 +65,6 @@ void kvm_sev_exit_sev_term(struct kvm_vcpu *vcpu, u64 ghcb_msr)
 void kvm_sev_request_event(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_EVENT, vcpu);
-}
-
-u32 kvm_sev_read_pkru(void)
-{
-	return read_pkru();
 }
 
 void *kvm_sev_alloc_vmsa(void)

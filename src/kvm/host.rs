@@ -22,6 +22,8 @@ pub(crate) enum Feature {
     VirtualTscAux,
     /// The VMCB says what a save area may ask for.
     AllowedSevFeatures,
+    /// PKRU, and the kernel uses it.
+    ProtectionKeys,
 }
 
 impl Feature {
@@ -37,13 +39,24 @@ impl Feature {
             Feature::NoNestedDataBreakpoints => bindings::X86_FEATURE_NO_NESTED_DATA_BP,
             Feature::VirtualTscAux => bindings::X86_FEATURE_V_TSC_AUX,
             Feature::AllowedSevFeatures => bindings::X86_FEATURE_ALLOWED_SEV_FEATURES,
+            Feature::ProtectionKeys => bindings::X86_FEATURE_OSPKE,
         }
     }
 
     /// Whether the machine has it, and the kernel does not disable it.
     pub(crate) fn is_present(self) -> bool {
-        // SAFETY: The bit is one of the kernel's.
-        unsafe { bindings::kvm_sev_boot_cpu_has(self.bit()) }
+        let bit = self.bit();
+
+        // SAFETY: Written only while the kernel boots. This is boot_cpu_has(), which is no function
+        // that could be called, and has to be cheap on the way into the guest.
+        let words = unsafe {
+            (*(&raw const kernel::bindings::boot_cpu_data))
+                .__bindgen_anon_3
+                .x86_capability
+        };
+        words
+            .get((bit / u32::BITS) as usize)
+            .is_some_and(|word| word >> (bit % u32::BITS) & 1 != 0)
     }
 
     /// Offers it to guests.
@@ -63,7 +76,7 @@ pub(crate) fn cpuid_sev() -> (u32, u32, u32) {
     (ebx, ecx, edx)
 }
 
-/// Position of the C-bit in page table entries.
+/// Position of the C-bit in page table entries. Asks the processor.
 pub(crate) fn c_bit() -> u8 {
     (cpuid_sev().0 & 0x3f) as u8
 }

@@ -5,8 +5,30 @@
 
 #![allow(unsafe_code)]
 
+use core::arch::asm;
+
 use super::host::Feature;
 use crate::ffi::bindings;
+
+/// As the kernel's function, which is inline; 0 without protection keys.
+fn read_pkru() -> u32 {
+    let pkru: u32;
+
+    if !Feature::ProtectionKeys.is_present() {
+        return 0;
+    }
+    // SAFETY: The instruction exists, wants ECX to be 0, and clears EDX.
+    unsafe {
+        asm!(
+            "rdpkru",
+            in("ecx") 0,
+            out("eax") pkru,
+            out("edx") _,
+            options(nomem, nostack, preserves_flags)
+        )
+    };
+    pkru
+}
 
 /// The save area of the host on this CPU.
 pub(crate) struct HostSaveArea(*mut bindings::sev_es_save_area);
@@ -28,7 +50,7 @@ impl HostSaveArea {
             let area = self.0;
             (*area).xcr0 = bindings::kvm_host.xcr0;
             (*area).xss = bindings::kvm_host.xss;
-            (*area).pkru = bindings::kvm_sev_read_pkru();
+            (*area).pkru = read_pkru();
 
             // Where the processor switches it, it loads what a task of the host has.
             let slot = bindings::tsc_aux_uret_slot;

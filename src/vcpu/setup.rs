@@ -7,9 +7,10 @@ use super::ap::{self, Ap};
 use super::es::EsVcpu;
 use crate::ffi::bindings as b;
 use crate::ghcb::{msr, VERSIONS};
-use crate::kvm::host::{self, Feature};
+use crate::kvm::host::Feature;
 use crate::kvm::vcpu::{Exception, Vcpu};
 use crate::kvm::vmcb::{Intercept, Msr};
+use crate::platform::{self, Platform};
 use crate::vm::GuestParams;
 
 /// `None` for a vCPU whose guest's registers are not protected.
@@ -62,7 +63,9 @@ pub(crate) fn init_vmcb(vcpu: &Vcpu, init_event: bool) {
 
 /// What the guest reads from the GHCB MSR before it wrote to it.
 pub(crate) fn initial_ghcb_msr(params: GuestParams) -> u64 {
-    msr::sev_info(params.ghcb_version(), *VERSIONS.start(), host::c_bit())
+    let c_bit = platform::get().map_or(0, Platform::c_bit);
+
+    msr::sev_info(params.ghcb_version(), *VERSIONS.start(), c_bit)
 }
 
 fn init_es_vmcb(vcpu: &Vcpu, params: GuestParams) {
