@@ -15,6 +15,7 @@
 #include <asm/svm.h>
 
 #include "mmu.h"
+#include "trace.h"
 #include "x86.h"
 #include "svm.h"
 #include "cpuid.h"

@@ -27,7 +27,7 @@ pub(crate) enum CpuidRegister {
     Edx,
 }
 
-/// What only a SEV-SNP guest can want.
+/// What only an SEV-SNP guest can want.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SnpRequest {
     /// Where to put the GHCB.

@@ -43,7 +43,7 @@ impl Field {
         }
     }
 
-    /// Whatever is there.
+    /// Whatever was read: 0 if the guest did not fill it in, save for the exit code and information.
     pub(crate) const fn raw(self) -> u64 {
         self.value
     }
@@ -104,7 +104,7 @@ pub(crate) enum Exit {
     Snp(SnpExit),
 }
 
-/// What only a SEV-SNP guest can ask for.
+/// What only an SEV-SNP guest can ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SnpExit {
     /// To convert the pages that are listed in the scratch area.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Launching a SEV-SNP guest: `KVM_SEV_SNP_LAUNCH_START`, `_UPDATE`, `_FINISH`, and
+//! Launching an SEV-SNP guest: `KVM_SEV_SNP_LAUNCH_START`, `_UPDATE`, `_FINISH`, and
 //! `KVM_SEV_SNP_ENABLE_REQ_CERTS`.
 //!
 //! Locks: `kvm->lock` → `slots_lock` → the lock of the private memory's file → the PSP driver's mutex.
@@ -27,7 +27,7 @@ use crate::vm::{EncContext, SnpLaunched, State};
 /// The firmware's answer to a CPUID page whose values it does not accept, and has corrected.
 const CPUID_CORRECTED: FwStatus = FwStatus::new(b::sev_ret_code_SEV_RET_INVALID_PARAM as u32);
 
-/// The context of a SEV-SNP VM; `None` for other VMs.
+/// The context of an SEV-SNP VM; `None` for other VMs.
 fn context<'a>(call: &'a Call<'_>) -> Option<&'a EncContext> {
     let context = call.vm.binding()?.context();
 
@@ -36,7 +36,7 @@ fn context<'a>(call: &'a Call<'_>) -> Option<&'a EncContext> {
 
 /// Creates the guest in the firmware and binds it to the VM's ASID.
 ///
-/// Errors: ENOTTY unless it is a SEV-SNP VM; EFAULT; EINVAL if it was done before, for flags, and for
+/// Errors: ENOTTY unless it is an SEV-SNP VM; EFAULT; EINVAL if it was done before, for flags, and for
 /// a policy that is not served; ENOTTY if the firmware does not create a context or `sev_fd` is not
 /// /dev/sev; EIO if it refuses otherwise.
 pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
@@ -75,7 +75,7 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
 /// and measures them. `len` bytes from `uaddr` go to the guest's pages from `gfn_start` on; all three
 /// are advanced by what was done, also if that was not everything, which is no error.
 ///
-/// Errors: EINVAL unless it is a SEV-SNP VM whose launch started; EFAULT; EINVAL for an empty or
+/// Errors: EINVAL unless it is an SEV-SNP VM whose launch started; EFAULT; EINVAL for an empty or
 /// unaligned range, an unknown type, flags, and memory that is not in a slot for private memory; EIO
 /// if not even the first page was done: because it is not private, was loaded before, cannot be read
 /// or allocated, or because the firmware refuses. If it refuses a CPUID page, the values that it
@@ -184,7 +184,7 @@ impl Load<'_> {
 /// Encrypts the registers of all vCPUs and ends the launch: the guest may run. What a call did that
 /// failed need not be done again: it can be repeated, with other arguments, too.
 ///
-/// Errors: ENOTTY unless it is a SEV-SNP VM; EINVAL before the launch started; EFAULT; EINVAL for
+/// Errors: ENOTTY unless it is an SEV-SNP VM; EINVAL before the launch started; EFAULT; EINVAL for
 /// flags; EBUSY if a vCPU is being created; EINTR if the task is being killed; EINVAL if the guest is
 /// being debugged; EBADF if there are vCPUs and `sev_fd` is no file; ENOMEM; EIO if the firmware
 /// refuses.
@@ -246,7 +246,7 @@ fn encrypt_registers(
 
 /// When a guest wants its report with certificates, userspace will be asked for these.
 ///
-/// Errors: EINVAL unless it is a SEV-SNP VM without vCPUs.
+/// Errors: EINVAL unless it is an SEV-SNP VM without vCPUs.
 pub(super) fn enable_certificates(call: &Call<'_>, _request: &mut Request) -> Result {
     let context = context(call).ok_or(EINVAL)?;
     if call.vm.has_vcpus() {

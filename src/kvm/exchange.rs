@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     /// For data outside of the GHCB. Kept, as it could not be freed where it is last used.
     large: Cell<Option<IoBuffer>>,
     results: Cell<Option<Results>>,
+    /// Whether `results` may be there: usually not.
+    has_results: Cell<bool>,
 }
 
 impl Exchange {
@@ -60,7 +62,13 @@ impl Exchange {
             small_len: Cell::new(0),
             large: Cell::new(None),
             results: Cell::new(None),
+            has_results: Cell::new(false),
         })
+    }
+
+    /// Keeps a GHCB of this vCPU's until the guest runs on. There must be none now.
+    pub(crate) fn keep(&self, ghcb: Ghcb) {
+        self.ghcb.set(Some(ghcb));
     }
 
     /// Calls `f` with the GHCB; `None` if there is none now.
@@ -87,7 +95,7 @@ impl Exchange {
                     .ok_or(EINVAL)?;
                 self.small_len.set(len);
                 if back {
-                    self.results.set(Some(Results::Ghcb { offset, len }));
+                    self.set_results(Results::Ghcb { offset, len });
                 }
                 Ok(self.small.as_ptr())
             }
@@ -100,7 +108,7 @@ impl Exchange {
                 result?;
                 if back {
                     let pages = map_all(vcpu, gpa, len)?;
-                    self.results.set(Some(Results::Memory { gpa, len, pages }));
+                    self.set_results(Results::Memory { gpa, len, pages });
                 }
                 Ok(pointer)
             }
@@ -120,8 +128,15 @@ impl Exchange {
         }
     }
 
+    fn set_results(&self, results: Results) {
+        self.results.set(Some(results));
+        self.has_results.set(true);
+    }
+
     /// Copies the results to the guest.
+    #[cold]
     fn end(&self, ghcb: &Ghcb) {
+        self.has_results.set(false);
         match self.results.take() {
             None => {}
             Some(Results::Ghcb { offset, len }) => ghcb.write(offset, len, &self.small),
@@ -131,7 +146,7 @@ impl Exchange {
                 };
                 for ((at, part), page) in chunks(gpa, len).zip(&pages) {
                     if let Some(page) = page {
-                        buffer.copy_to(part, page, at as usize % PAGE_SIZE);
+                        buffer.copy_to(part, page.bytes(), at as usize % PAGE_SIZE);
                     }
                 }
                 self.large.set(Some(buffer));
@@ -196,26 +211,37 @@ fn map_all(vcpu: &Vcpu, gpa: u64, len: usize) -> Result<KVec<Option<GuestPage>>>
 }
 
 impl Vcpu {
-    /// Maps the GHCB at `gpa`, until the guest runs on. May sleep.
+    /// Maps the GHCB at `gpa`. May sleep.
     ///
     /// Errors: EINVAL if the guest's registers are not protected, or if it has no memory there that
     /// can be written.
-    pub(crate) fn map_ghcb(&self, gpa: u64) -> Result {
+    pub(crate) fn map_ghcb(&self, gpa: u64) -> Result<Ghcb> {
         let exchange = self.es().ok_or(EINVAL)?.exchange();
 
         drop(exchange.ghcb.take());
-        exchange.ghcb.set(Some(Ghcb::map(self, gpa)?));
-        Ok(())
+        if gpa == 0 {
+            return Err(EINVAL);
+        }
+        Ghcb::map(self, gpa)
+    }
+
+    /// Whether the guest is to get an answer in its GHCB before it runs on.
+    pub(crate) fn has_ghcb(&self) -> bool {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { !(*self.as_raw()).sev_es.ghcb.is_null() }
     }
 
     /// Copies the results of an exit to the guest, which runs on, and unmaps its memory. May be
     /// called with preemption disabled.
+    #[inline(never)]
     pub(crate) fn unmap_ghcb(&self) {
         let Some(exchange) = self.es().map(EsVcpu::exchange) else {
             return;
         };
         if let Some(ghcb) = exchange.ghcb.take() {
-            exchange.end(&ghcb);
+            if exchange.has_results.get() {
+                exchange.end(&ghcb);
+            }
             ghcb.trace_exit(self);
             ghcb.return_registers(self);
         }

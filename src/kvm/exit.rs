@@ -5,6 +5,7 @@
 
 use kernel::prelude::*;
 
+use super::trace::traced;
 use super::vcpu::Vcpu;
 use crate::ffi::bindings;
 use crate::hw::addr::Pfn;
@@ -12,11 +13,12 @@ use crate::hw::rmp::PageSize;
 
 /// Where a vCPU goes after an exit was dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
 pub(crate) enum Next {
-    /// Back into the guest.
-    Guest,
     /// To userspace, which finds the reason in `struct kvm_run`.
-    User,
+    User = 0,
+    /// Back into the guest.
+    Guest = 1,
 }
 
 impl Next {
@@ -32,8 +34,7 @@ impl Next {
     /// The inverse.
     pub(crate) fn to_kvm(result: Result<Self>) -> i32 {
         match result {
-            Ok(Next::User) => 0,
-            Ok(Next::Guest) => 1,
+            Ok(next) => next as i32,
             Err(error) => error.to_errno(),
         }
     }
@@ -172,15 +173,19 @@ impl Vcpu {
 
     /// For those who trace exits: an exit by the GHCB MSR.
     pub(crate) fn trace_msr_enter(&self) {
-        // SAFETY: No requirements.
-        unsafe { bindings::kvm_sev_trace_msr_enter(self.id(), self.ghcb_msr()) }
+        if traced!(bindings::__tracepoint_kvm_vmgexit_msr_protocol_enter) {
+            // SAFETY: No requirements.
+            unsafe { bindings::kvm_sev_trace_msr_enter(self.id(), self.ghcb_msr()) }
+        }
     }
 
     /// The same when it was dealt with.
     pub(crate) fn trace_msr_exit(&self, result: Result<Next>) {
-        // SAFETY: No requirements.
-        unsafe {
-            bindings::kvm_sev_trace_msr_exit(self.id(), self.ghcb_msr(), Next::to_kvm(result))
+        if traced!(bindings::__tracepoint_kvm_vmgexit_msr_protocol_exit) {
+            // SAFETY: No requirements.
+            unsafe {
+                bindings::kvm_sev_trace_msr_exit(self.id(), self.ghcb_msr(), Next::to_kvm(result))
+            }
         }
     }
 }

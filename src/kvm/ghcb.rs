@@ -15,11 +15,13 @@ use core::ptr::{self, NonNull};
 
 use kernel::prelude::*;
 
-use super::guest_page::{GuestPage, IoBuffer};
+use super::guest_page::{Bytes, IoBuffer};
 use super::registers::Gpr;
+use super::trace::traced;
 use super::vcpu::Vcpu;
-use crate::ffi::bindings::{self, ghcb, ghcb_save_area};
+use crate::ffi::bindings::{self, ghcb, ghcb_save_area, vcpu_svm};
 use crate::ghcb::snapshot::{Field, Snapshot};
+use crate::hw::addr::PAGE_SIZE;
 
 /// Where the bitmap of valid fields is: a bit for each 8 bytes of the save area.
 const BITMAP: usize = offset_of!(ghcb_save_area, valid_bitmap);
@@ -58,8 +60,16 @@ const RETURN: [u64; 2] = bitmap([
 ]);
 
 /// A vCPU's GHCB, mapped until the value is dropped. There is at most one for each vCPU.
+///
+/// It is where svm.c looks for it, in `sev_es` of the vCPU.
+///
+/// # Invariants
+///
+/// `svm` lives longer than the value, and is used by its task only; `__kvm_vcpu_map` filled in its
+/// `ghcb_map`, with a page at `page`.
 pub(crate) struct Ghcb {
-    page: GuestPage,
+    svm: NonNull<vcpu_svm>,
+    page: *mut u8,
 }
 
 impl Ghcb {
@@ -72,37 +82,55 @@ impl Ghcb {
 
     /// Maps the page at `gpa` and shows it to svm.c. May sleep.
     ///
-    /// The result must be dropped before the vCPU is gone. Errors: as [`GuestPage::map`].
+    /// The vCPU must have no GHCB now, and the result must be dropped before the vCPU is gone.
+    /// EINVAL if there is no memory, or none that can be written.
     pub(super) fn map(vcpu: &Vcpu, gpa: u64) -> Result<Self> {
-        let this = Self {
-            page: GuestPage::map(vcpu, gpa)?,
-        };
-        this.publish(this.page.as_ptr().cast());
-        Ok(this)
-    }
+        let svm = NonNull::new(vcpu.as_raw()).ok_or(EINVAL)?;
 
-    fn publish(&self, page: *mut ghcb) {
-        let vcpu: NonNull<bindings::kvm_vcpu> = self.page.vcpu();
-
-        // SAFETY: The vCPU lives longer than its GHCB, is ours, and part of a `vcpu_svm`.
+        // SAFETY: The vCPU is alive and ours, and its task in an ioctl, with KVM's SRCU lock held.
         unsafe {
-            let svm = kernel::container_of!(vcpu.as_ptr(), bindings::vcpu_svm, vcpu);
-            (*svm).sev_es.ghcb = page;
+            let map = &raw mut (*svm.as_ptr()).sev_es.ghcb_map;
+            let gfn = gpa / PAGE_SIZE as u64;
+            if bindings::__kvm_vcpu_map(vcpu.as_kvm_vcpu(), gfn, map, true) != 0 {
+                return Err(EINVAL);
+            }
+            let page = (*map).hva;
+            (*svm.as_ptr()).sev_es.ghcb = page.cast();
+            // INVARIANT: Mapped just above.
+            Ok(Self {
+                svm,
+                page: page.cast(),
+            })
         }
     }
 
-    /// The page is another vCPU's now, which has to outlive it.
+    /// The page is another vCPU's now, which has to outlive it, and must not have one.
     pub(super) fn hand_over(&mut self, to: &Vcpu) {
-        self.publish(ptr::null_mut());
-        self.page.hand_over(to);
-        self.publish(self.page.as_ptr().cast());
+        let Some(svm) = NonNull::new(to.as_raw()) else {
+            return;
+        };
+        // SAFETY: By the type invariants and the contract, both vCPUs are alive and ours.
+        unsafe {
+            let (from, to) = (self.svm.as_ptr(), svm.as_ptr());
+            (*to).sev_es.ghcb_map = (*from).sev_es.ghcb_map;
+            (*to).sev_es.ghcb = (*from).sev_es.ghcb;
+            (*from).sev_es.ghcb = ptr::null_mut();
+        }
+        // INVARIANT: The map is the other vCPU's now.
+        self.svm = svm;
     }
 
-    /// Copies what the guest wrote, and clears the bitmap.
+    fn bytes(&self) -> Bytes<'_> {
+        // SAFETY: By the type invariants the page is mapped as long as `self` lives.
+        unsafe { Bytes::new(self.page) }
+    }
+
+    /// Copies what the guest filled in, and clears the bitmap.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let page = self.bytes();
         let valid = [
-            self.page.read::<u64>(BITMAP),
-            self.page.read::<u64>(BITMAP + size_of::<u64>()),
+            page.read::<u64>(BITMAP),
+            page.read::<u64>(BITMAP + size_of::<u64>()),
         ];
         let is_valid = |offset: usize| {
             let bit = offset / 8;
@@ -110,31 +138,40 @@ impl Ghcb {
                 .get(bit / 64)
                 .is_some_and(|word| (word >> (bit % 64)) & 1 != 0)
         };
-        let field = |offset: usize| Field::new(self.page.read(offset), is_valid(offset));
+        // These may be looked at even if the guest did not fill them in.
+        let always = |offset: usize| Field::new(page.read(offset), is_valid(offset));
+        let field = |offset: usize| match is_valid(offset) {
+            true => Field::new(page.read(offset), true),
+            false => Field::default(),
+        };
         const CPL: usize = offset!(cpl);
 
         let snapshot = Snapshot {
-            exit_code: field(offset!(sw_exit_code)),
-            exit_info_1: field(offset!(sw_exit_info_1)),
-            exit_info_2: field(offset!(sw_exit_info_2)),
+            exit_code: always(offset!(sw_exit_code)),
+            exit_info_1: always(offset!(sw_exit_info_1)),
+            exit_info_2: always(offset!(sw_exit_info_2)),
             scratch: field(offset!(sw_scratch)),
             rax: field(offset!(rax)),
             rbx: field(offset!(rbx)),
             rcx: field(offset!(rcx)),
             rdx: field(offset!(rdx)),
             rsi: field(offset!(rsi)),
-            cpl: Field::new(u64::from(self.page.read::<u8>(CPL)), is_valid(CPL)),
+            cpl: match is_valid(CPL) {
+                true => Field::new(u64::from(page.read::<u8>(CPL)), true),
+                false => Field::default(),
+            },
             xcr0: field(offset!(xcr0)),
             xss: field(offset!(xss)),
-            usage: self.page.read(offset_of!(ghcb, ghcb_usage)),
+            usage: page.read(offset_of!(ghcb, ghcb_usage)),
         };
         self.set_valid([0; 2]);
         snapshot
     }
 
     fn set_valid(&self, [low, high]: [u64; 2]) {
-        self.page.write(BITMAP, low);
-        self.page.write(BITMAP + size_of::<u64>(), high);
+        let page = self.bytes();
+        page.write(BITMAP, low);
+        page.write(BITMAP + size_of::<u64>(), high);
     }
 
     /// Answers that the exit was served, with `data` for the guest. Of several answers the last one
@@ -149,9 +186,9 @@ impl Ghcb {
     }
 
     fn answer(&self, response: u32, data: u64) {
-        self.page
-            .write(offset!(sw_exit_info_1), u64::from(response));
-        self.page.write(offset!(sw_exit_info_2), data);
+        let page = self.bytes();
+        page.write(offset!(sw_exit_info_1), u64::from(response));
+        page.write(offset!(sw_exit_info_2), data);
         self.set_valid(ANSWER);
     }
 
@@ -163,36 +200,46 @@ impl Ghcb {
             (offset!(rcx), Gpr::Rcx),
             (offset!(rdx), Gpr::Rdx),
         ] {
-            self.page.write(offset, vcpu.register(register));
+            self.bytes().write(offset, vcpu.register(register));
         }
         self.set_valid(RETURN);
     }
 
     /// Copies data of the guest's, from `offset` in the page on.
     pub(super) fn read(&self, offset: usize, len: usize, to: &IoBuffer) {
-        to.copy_from(&self.page, offset, len);
+        to.copy_from(self.bytes(), offset, len);
     }
 
     /// Copies data to the guest, from `offset` in the page on.
     pub(super) fn write(&self, offset: usize, len: usize, from: &IoBuffer) {
-        from.copy_to(0..len, &self.page, offset);
+        from.copy_to(0..len, self.bytes(), offset);
     }
 
     /// For those who trace exits.
     pub(crate) fn trace_enter(&self, vcpu: &Vcpu) {
-        // SAFETY: The page is mapped.
-        unsafe { bindings::kvm_sev_trace_enter(vcpu.id(), self.page.as_ptr().cast()) }
+        if traced!(bindings::__tracepoint_kvm_vmgexit_enter) {
+            // SAFETY: The page is mapped.
+            unsafe { bindings::kvm_sev_trace_enter(vcpu.id(), self.page.cast()) }
+        }
     }
 
     /// For those who trace exits.
     pub(crate) fn trace_exit(&self, vcpu: &Vcpu) {
-        // SAFETY: The page is mapped.
-        unsafe { bindings::kvm_sev_trace_exit(vcpu.id(), self.page.as_ptr().cast()) }
+        if traced!(bindings::__tracepoint_kvm_vmgexit_exit) {
+            // SAFETY: The page is mapped.
+            unsafe { bindings::kvm_sev_trace_exit(vcpu.id(), self.page.cast()) }
+        }
     }
 }
 
 impl Drop for Ghcb {
     fn drop(&mut self) {
-        self.publish(ptr::null_mut());
+        // SAFETY: By the type invariants. This may be called with preemption disabled, and then
+        // does not sleep for memory that the host manages, as all memory usually is.
+        unsafe {
+            let svm = self.svm.as_ptr();
+            bindings::kvm_vcpu_unmap(&raw mut (*svm).vcpu, &raw mut (*svm).sev_es.ghcb_map);
+            (*svm).sev_es.ghcb = ptr::null_mut();
+        }
     }
 }

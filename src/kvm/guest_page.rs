@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -21,6 +22,45 @@ pub(super) trait Word: Copy + Default {}
 impl Word for u8 {}
 impl Word for u32 {}
 impl Word for u64 {}
+
+/// The bytes of a page of a guest, which is mapped writable for `'a`.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a>(*mut u8, PhantomData<&'a ()>);
+
+impl Bytes<'_> {
+    /// # Safety
+    ///
+    /// A page of a guest must be mapped writable at `page` for `'a`.
+    pub(super) unsafe fn new(page: *mut u8) -> Self {
+        Self(page, PhantomData)
+    }
+
+    /// The address of `size` bytes at an aligned offset; `None` if they are not in the page.
+    fn at<T>(self, offset: usize) -> Option<*mut T> {
+        let size = core::mem::size_of::<T>();
+        let fits = offset <= PAGE_SIZE.wrapping_sub(size) && offset % size == 0;
+
+        // SAFETY: In bounds of the mapped page.
+        fits.then(|| unsafe { self.0.add(offset).cast() })
+    }
+
+    /// Reads a number at an aligned offset; 0 beyond the page.
+    pub(super) fn read<T: Word>(self, offset: usize) -> T {
+        match self.at::<T>(offset) {
+            // SAFETY: The address is aligned and in the mapped page; any bits are a number.
+            Some(at) => unsafe { at.read_volatile() },
+            None => T::default(),
+        }
+    }
+
+    /// Writes a number at an aligned offset; nothing beyond the page.
+    pub(super) fn write<T: Word>(self, offset: usize, value: T) {
+        if let Some(at) = self.at::<T>(offset) {
+            // SAFETY: As above, and the page is mapped writable.
+            unsafe { at.write_volatile(value) }
+        }
+    }
+}
 
 /// A page of a guest, mapped writable, until the value is dropped.
 ///
@@ -50,11 +90,6 @@ impl GuestPage {
         Ok(Self { map, vcpu })
     }
 
-    /// The vCPU on whose behalf the page is mapped.
-    pub(super) fn vcpu(&self) -> NonNull<bindings::kvm_vcpu> {
-        self.vcpu
-    }
-
     /// The page is another vCPU's now, which has to outlive it.
     pub(super) fn hand_over(&mut self, to: &Vcpu) {
         if let Some(vcpu) = NonNull::new(to.as_kvm_vcpu()) {
@@ -63,35 +98,9 @@ impl GuestPage {
         }
     }
 
-    /// For C code.
-    pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.map.hva.cast()
-    }
-
-    /// The address of `size` bytes at an aligned offset; `None` if they are not in the page.
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let size = core::mem::size_of::<T>();
-        let fits = offset <= PAGE_SIZE.wrapping_sub(size) && offset % size == 0;
-
-        // SAFETY: In bounds of the mapped page.
-        fits.then(|| unsafe { self.as_ptr().add(offset).cast() })
-    }
-
-    /// Reads a number at an aligned offset; 0 beyond the page.
-    pub(super) fn read<T: Word>(&self, offset: usize) -> T {
-        match self.at::<T>(offset) {
-            // SAFETY: The address is aligned and in the mapped page; any bits are a number.
-            Some(at) => unsafe { at.read_volatile() },
-            None => T::default(),
-        }
-    }
-
-    /// Writes a number at an aligned offset; nothing beyond the page.
-    pub(super) fn write<T: Word>(&self, offset: usize, value: T) {
-        if let Some(at) = self.at::<T>(offset) {
-            // SAFETY: As above, and the page is mapped writable.
-            unsafe { at.write_volatile(value) }
-        }
+    pub(super) fn bytes(&self) -> Bytes<'_> {
+        // SAFETY: By the type invariants the page is mapped as long as `self` lives.
+        unsafe { Bytes::new(self.map.hva.cast()) }
     }
 }
 
@@ -158,7 +167,7 @@ impl IoBuffer {
     }
 
     /// Copies bytes of a guest's page at `offset` to the beginning.
-    pub(super) fn copy_from(&self, page: &GuestPage, offset: usize, len: usize) {
+    pub(super) fn copy_from(&self, page: Bytes<'_>, offset: usize, len: usize) {
         for n in 0..len {
             if let Some(at) = self.at(n) {
                 // SAFETY: In bounds; KVM does not use the buffer now.
@@ -168,7 +177,7 @@ impl IoBuffer {
     }
 
     /// Copies a part to a guest's page at `offset`.
-    pub(super) fn copy_to(&self, part: Range<usize>, page: &GuestPage, offset: usize) {
+    pub(super) fn copy_to(&self, part: Range<usize>, page: Bytes<'_>, offset: usize) {
         let mut to = offset;
 
         for index in part {

@@ -25,6 +25,7 @@ pub(crate) mod pin;
 pub(crate) mod registers;
 pub(crate) mod remote;
 pub(crate) mod slot;
+mod trace;
 pub(crate) mod two;
 pub(crate) mod user;
 pub(crate) mod vcpu;

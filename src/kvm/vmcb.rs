@@ -187,6 +187,19 @@ impl Vcpu {
         unsafe { (*self.control()).clean = 0 }
     }
 
+    /// What [`Vcpu::set_exit`] said, or why the guest was left.
+    pub(crate) fn exit(&self) -> (u64, u64, u64) {
+        // SAFETY: The VMCB is alive and ours.
+        unsafe {
+            let control = self.control();
+            (
+                (*control).exit_code,
+                (*control).exit_info_1,
+                (*control).exit_info_2,
+            )
+        }
+    }
+
     /// The second of the values that say more about why the guest was left.
     pub(crate) fn exit_info_2(&self) -> u64 {
         // SAFETY: The VMCB is alive and ours.

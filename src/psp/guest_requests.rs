@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Carrying messages between a SEV-SNP guest and the firmware.
+//! Carrying messages between an SEV-SNP guest and the firmware.
 //!
 //! The firmware gets copies: the guest's pages could change, move or be needed by the host while it
 //! works on them, and it would have to own the one that it writes to.

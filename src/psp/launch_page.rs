@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A page on its way from the host to a SEV-SNP guest that is being launched.
+//! A page on its way from the host to an SEV-SNP guest that is being launched.
 //!
 //! ```text
 //!   shared --assign--> LaunchPage --SNP_LAUNCH_UPDATE--> the guest's

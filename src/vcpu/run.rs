@@ -55,5 +55,7 @@ pub(crate) fn resume(vcpu: &Vcpu) {
     if let Some(es) = vcpu.es() {
         es.set_hold(Hold::None);
     }
-    vcpu.unmap_ghcb();
+    if vcpu.has_ghcb() {
+        vcpu.unmap_ghcb();
+    }
 }

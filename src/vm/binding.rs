@@ -4,8 +4,10 @@
 //! It is one value, which a move takes from one VM and gives to another as a whole. A mirror gets a
 //! value of its own, with a reference to the same context.
 
+// The kernel's own atomics are calls.
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use kernel::prelude::*;
-use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::Arc;
 
 use super::context::{EncContext, GuestParams};
@@ -39,7 +41,7 @@ pub(crate) struct Binding {
     role: Role,
     /// Guest physical address of the AP jump table, or 0. A mirror sees other memory, so it has
     /// another one.
-    ap_jump_table: Atomic<u64>,
+    ap_jump_table: AtomicU64,
 }
 
 impl Binding {
@@ -63,7 +65,7 @@ impl Binding {
             registered: Registered::new(registry, context.card(), role)?,
             context,
             role,
-            ap_jump_table: Atomic::new(0),
+            ap_jump_table: AtomicU64::new(0),
         })
     }
 

@@ -171,7 +171,7 @@ impl EncContext {
         self.requests.as_deref()
     }
 
-    /// Userspace will provide certificates for the reports of a SEV-SNP guest.
+    /// Userspace will provide certificates for the reports of an SEV-SNP guest.
     pub(crate) fn provide_certificates(&self) {
         self.certificates.store(true, Relaxed);
     }

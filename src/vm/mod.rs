@@ -55,7 +55,7 @@ impl SevVm {
         self.binding.fill(binding);
     }
 
-    /// Whether it is a SEV-SNP VM.
+    /// Whether it is an SEV-SNP VM.
     pub(crate) fn is_snp(&self) -> bool {
         self.is_snp
     }

@@ -14,6 +14,7 @@ use crate::kvm::vcpu::Vcpu;
 use crate::vcpu::Hold;
 
 /// Serves an exit that is complete; the GHCB says already that it succeeded. Errors are KVM's.
+#[inline(always)]
 pub(super) fn serve(exited: &Exited<'_>, exit: Exit) -> Result<Next> {
     let vcpu = exited.vcpu;
 
@@ -34,29 +35,19 @@ pub(super) fn serve(exited: &Exited<'_>, exit: Exit) -> Result<Next> {
         Exit::GetApJumpTable => exited.succeed(exited.binding.ap_jump_table()),
         Exit::HvFeatures => exited.succeed(HV_FEATURES),
         Exit::Terminate { reason, info } => {
-            if log::allowed() {
-                pr_info!(
-                    "SEV: vCPU {}: the guest ends: {reason:#x}, {info:#x}\n",
-                    vcpu.id()
-                );
-            }
+            report_end(vcpu, reason, info);
             return Ok(vcpu.terminate());
         }
         Exit::Snp(exit) => return serve_snp(exited, exit),
         Exit::Unsupported { info_1, info_2 } => {
-            if log::allowed() {
-                pr_err!(
-                    "SEV: vCPU {}: the guest cannot deal with an exception: {info_1:#x}, {info_2:#x}\n",
-                    vcpu.id()
-                );
-            }
+            report_exception(vcpu, info_1, info_2);
             return Err(EINVAL);
         }
     }
     Ok(Next::Guest)
 }
 
-/// The same, for what only a SEV-SNP guest asks for.
+/// The same, for what only an SEV-SNP guest asks for.
 fn serve_snp(exited: &Exited<'_>, exit: SnpExit) -> Result<Next> {
     match exit {
         SnpExit::PageStateChange => psc::convert_list(exited),
@@ -74,6 +65,26 @@ fn serve_snp(exited: &Exited<'_>, exit: SnpExit) -> Result<Next> {
             response,
             certificates,
         } => guest_request::serve(exited, request, response, certificates),
+    }
+}
+
+#[cold]
+fn report_end(vcpu: &Vcpu, reason: u64, info: u64) {
+    if log::allowed() {
+        pr_info!(
+            "SEV: vCPU {}: the guest ends: {reason:#x}, {info:#x}\n",
+            vcpu.id()
+        );
+    }
+}
+
+#[cold]
+fn report_exception(vcpu: &Vcpu, info_1: u64, info_2: u64) {
+    if log::allowed() {
+        pr_err!(
+            "SEV: vCPU {}: the guest cannot deal with an exception: {info_1:#x}, {info_2:#x}\n",
+            vcpu.id()
+        );
     }
 }
 

@@ -109,50 +109,59 @@ pub(crate) fn handle(vcpu: &Vcpu) -> Result<Next> {
         return result;
     }
 
-    // Without a GHCB there is nowhere to complain.
-    if value == 0 || vcpu.map_ghcb(value).is_err() {
-        if log::allowed() {
-            pr_err!("SEV: vCPU {}: there is no GHCB at {value:#x}\n", vcpu.id());
+    let ghcb = match vcpu.map_ghcb(value) {
+        Ok(ghcb) => ghcb,
+        Err(_) => {
+            report_missing(vcpu, value);
+            return Ok(Next::Guest);
         }
-        return Ok(Next::Guest);
-    }
-    let Some(guest) = exited.es.exchange().with_ghcb(|ghcb| {
-        ghcb.trace_enter(vcpu);
-        ghcb.snapshot()
-    }) else {
-        return Err(EINVAL);
     };
+    ghcb.trace_enter(vcpu);
+    let guest = ghcb.snapshot();
     exited.load_registers(&guest);
 
     match exited.decode(&guest) {
         Ok(exit) => {
             // Handlers that fail change it.
-            exited.succeed(0);
+            ghcb.answer_success(0);
+            exited.es.exchange().keep(ghcb);
             event::serve(&exited, exit)
         }
         Err(refusal) => {
-            report(vcpu, &guest, refusal);
-            exited.refuse(refusal);
+            ghcb.answer_malformed(refusal.code());
+            exited.es.exchange().keep(ghcb);
+            report(vcpu, refusal);
             Ok(Next::Guest)
         }
     }
 }
 
-/// Writes a line about an exit that is not served into the log.
-fn report(vcpu: &Vcpu, guest: &Snapshot, refusal: Refusal) {
+/// Without a GHCB there is nowhere to complain but the log.
+#[cold]
+fn report_missing(vcpu: &Vcpu, gpa: u64) {
+    if log::allowed() {
+        pr_err!("SEV: vCPU {}: there is no GHCB at {gpa:#x}\n", vcpu.id());
+    }
+}
+
+/// Writes a line about an exit that is not served into the log. KVM has been told what the guest
+/// filled in.
+#[cold]
+#[inline(never)]
+fn report(vcpu: &Vcpu, refusal: Refusal) {
     if !log::allowed() {
         return;
     }
-    let (code, info_1, info_2) = (
-        guest.exit_code.raw(),
-        guest.exit_info_1.raw(),
-        guest.exit_info_2.raw(),
-    );
+    let (code, info_1, info_2) = vcpu.exit();
+
     pr_err!(
         "SEV: vCPU {}: exit {code:#x} ({info_1:#x}, {info_2:#x}) refused: {refusal:?}\n",
         vcpu.id()
     );
     if host::dumps_invalid_state() {
-        pr_err!("SEV: vCPU {}: {guest:x?}\n", vcpu.id());
+        for register in [Gpr::Rax, Gpr::Rbx, Gpr::Rcx, Gpr::Rdx, Gpr::Rsi] {
+            let value = vcpu.register(register);
+            pr_err!("SEV: vCPU {}: {register:?} {value:#x}\n", vcpu.id());
+        }
     }
 }

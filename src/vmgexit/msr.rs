@@ -58,7 +58,7 @@ pub(super) fn serve(exited: &Exited<'_>, request: Request) -> Result<Next> {
     }
 }
 
-/// The same, for what only a SEV-SNP guest can want.
+/// The same, for what only an SEV-SNP guest can want.
 fn serve_snp(exited: &Exited<'_>, request: SnpRequest) -> Next {
     let vcpu = exited.vcpu;
 
