@@ -7,7 +7,8 @@
 
 use anyhow::{Result, ensure};
 use kvm_bindings::{
-    kvm_dtable, kvm_sev_init, kvm_sev_launch_start, sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_VMSA,
+    kvm_dtable, kvm_sev_init, kvm_sev_launch_start, sev_cmd_id_KVM_SEV_ES_INIT,
+    sev_cmd_id_KVM_SEV_LAUNCH_UPDATE_VMSA,
 };
 use kvm_ioctls::{Kvm, VmFd};
 
@@ -63,6 +64,8 @@ pub struct Setup {
     pub vmsa_features: u64,
     /// Interrupt controllers in the kernel: vCPUs wait there, and INIT-SIPI works.
     pub irqchip: bool,
+    /// By `KVM_SEV_ES_INIT`, which knows no versions or features.
+    pub old: bool,
 }
 
 impl Setup {
@@ -73,17 +76,22 @@ impl Setup {
 
     /// A VM after LAUNCH_START.
     pub fn start(&self, host: &Host) -> Result<Vm> {
-        let mut vm = Vm::with_memory(host, VmType::SevEs, GuestMemory::new(guest::MEMORY)?)?;
+        let vm_type = if self.old { VmType::Default } else { VmType::SevEs };
+        let mut vm = Vm::with_memory(host, vm_type, GuestMemory::new(guest::MEMORY)?)?;
         if self.irqchip {
             vm.fd.create_irq_chip()?;
         }
         vm.c_mask = EncryptionLeaf::read().c_mask();
-        let answer = vm.init2(&mut kvm_sev_init {
-            vmsa_features: self.vmsa_features,
-            ghcb_version: self.ghcb_version,
-            ..Default::default()
-        });
-        ensure!(answer.is_ok(), "KVM_SEV_INIT2 ({self:?}): {answer}");
+        let answer = if self.old {
+            vm.command(sev_cmd_id_KVM_SEV_ES_INIT, 0)
+        } else {
+            vm.init2(&mut kvm_sev_init {
+                vmsa_features: self.vmsa_features,
+                ghcb_version: self.ghcb_version,
+                ..Default::default()
+            })
+        };
+        ensure!(answer.is_ok(), "initialise ({self:?}): {answer}");
         let answer =
             vm.launch_start(&mut kvm_sev_launch_start { policy: policy::ES, ..Default::default() });
         ensure!(answer.is_ok(), "KVM_SEV_LAUNCH_START: {answer}");

@@ -130,6 +130,8 @@ pub struct EncryptionLeaf {
     pub es: bool,
     /// See `sev`.
     pub snp: bool,
+    /// Caches hold plaintext and ciphertext of a page coherently: nothing has to be flushed.
+    pub coherent: bool,
 }
 
 impl EncryptionLeaf {
@@ -144,12 +146,18 @@ impl EncryptionLeaf {
             sev: leaf.eax & (1 << 1) != 0,
             es: leaf.eax & (1 << 3) != 0,
             snp: leaf.eax & (1 << 4) != 0,
+            coherent: leaf.eax & (1 << 10) != 0,
         }
     }
 
     /// ASIDs for plain SEV guests.
     pub fn sev_asids(&self) -> u32 {
         (self.max_asid + 1).saturating_sub(self.min_sev_asid)
+    }
+
+    /// ASIDs for SEV-ES guests.
+    pub fn es_asids(&self) -> u32 {
+        self.min_sev_asid.saturating_sub(1).min(self.max_asid)
     }
 
     /// The C-bit as a page-table mask.

@@ -8,9 +8,11 @@
 //! | [`cmd`] | `KVM_MEMORY_ENCRYPT_OP` commands and their answers |
 //! | [`vm`] | one VM: memory slot, commands, the launch sequence |
 //! | [`vcpu`] | a vCPU in 64-bit mode, run until it halts |
+//! | [`cpu`] | where a thread runs, CPUs that come and go |
 //! | [`guest`] | guest programs and the guest's physical memory map |
 //! | [`es`] | SEV-ES VMs |
 //! | [`es_guest`] | programs of ES guests with a #VC handler |
+//! | [`save_area`] | save areas by the sev crate |
 //! | [`ghcb`] | layout, requests and answers of the GHCB |
 //! | [`hostile`] | hostile VMGEXITs from a seed |
 //! | [`step`] | an ES guest that makes one VMGEXIT at a time |
@@ -18,6 +20,7 @@
 //! | [`context`] | both kinds of VM, mirrors and moves |
 //! | [`transfer`] | SEND and RECEIVE: from one platform to another |
 //! | [`other`] | other processes that hold VMs |
+//! | [`far`] | a VM that another process has launched |
 //! | [`bad`] | arguments that commands have to refuse |
 //! | [`tenant`] | the guest owner: session, measurement, secret (crate `sev`) |
 //! | [`psp`] | the emulated PSP's control port: counters and faults |
@@ -29,8 +32,10 @@ pub mod bad;
 pub mod cgroup;
 pub mod cmd;
 pub mod context;
+pub mod cpu;
 pub mod es;
 pub mod es_guest;
+pub mod far;
 pub mod ghcb;
 pub mod guest;
 pub mod host;
@@ -40,6 +45,7 @@ pub mod ktap;
 pub mod mem;
 pub mod other;
 pub mod psp;
+pub mod save_area;
 pub mod state;
 pub mod step;
 pub mod tenant;

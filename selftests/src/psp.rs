@@ -50,6 +50,8 @@ pub struct MachineCounters {
     pub wbinvd: u64,
     /// Pages that changed between plain and encrypted, or between two keys.
     pub page_transitions: u64,
+    /// Pages whose cache lines were flushed by way of the MSR VM_PAGE_FLUSH.
+    pub page_flushes: u64,
 }
 
 /// One entry of the command log.

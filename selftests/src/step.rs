@@ -12,10 +12,11 @@ use kvm_ioctls::VcpuExit;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::es::{Guest, Setup};
+use crate::context::beside;
+use crate::es::{self, Guest, Setup};
 use crate::ghcb::{ANSWERED, Field, Ghcb, VALID_WORDS, answer};
 use crate::guest;
-use crate::host::Host;
+use crate::host::{Host, VmType};
 use crate::ktap::Test;
 use crate::mem::PAGE;
 use crate::program;
@@ -176,6 +177,23 @@ impl Stepper {
         ensure!(!setup.irqchip, "the mailbox guest halts");
         let guest = Guest { program: mailbox(), handler: Some(note_exception()) };
         Ok(Self { vm: setup.launch(host, guest, &[[MAILBOX, 0, 0, 0]])?, steps: 0 })
+    }
+
+    /// The same in a mirror, which shares its owner's memory; the owner, too.
+    pub fn mirror(host: &Host, setup: Setup) -> Result<(Self, Vm)> {
+        let guest = Guest { program: mailbox(), handler: Some(note_exception()) };
+        let owner = setup.start(host)?;
+        let mut vm = beside(host, VmType::SevEs, &owner)?;
+        let answer = vm.copy_from(&owner);
+        ensure!(answer.is_ok(), "copy: {answer}");
+        es::prepare(&mut vm, host, guest, &[[MAILBOX, 0, 0, 0]])?;
+        owner.encrypt(guest::LAUNCHED)?;
+        let answer = vm.launch_update_vmsa();
+        ensure!(answer.is_ok(), "KVM_SEV_LAUNCH_UPDATE_VMSA: {answer}");
+        owner.measurement()?;
+        let answer = owner.launch_finish();
+        ensure!(answer.is_ok(), "KVM_SEV_LAUNCH_FINISH: {answer}");
+        Ok((Self { vm, steps: 0 }, owner))
     }
 
     /// One VMGEXIT with this GHCB.

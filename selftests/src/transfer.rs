@@ -6,6 +6,9 @@ use kvm_bindings::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cmd::Answer;
+use crate::context::Kind;
+use crate::guest;
+use crate::host::{Host, VmType};
 use crate::mem::PAGE;
 use crate::tenant::{bytes_of, firmware};
 use crate::vm::{Vm, addr_of};
@@ -14,6 +17,17 @@ use crate::vm::{Vm, addr_of};
 pub const SESSION_LEN: u32 = 128;
 /// Bytes of a packet's header (sev-tool, flags, IV and MAC).
 pub const HEADER_LEN: u32 = 52;
+
+/// Word that the guest of [`sender`] shows.
+pub const VALUE: u64 = 0x1122_3344_5566_7788;
+/// What the guest of [`sender`] starts with: it stores [`VALUE`] in its private memory, and shows
+/// what is there at each turn.
+pub const ARGUMENTS: [u64; 4] = [guest::PRIVATE, guest::SHARED.start, VALUE, 0];
+
+/// A launched SEV VM that can be sent.
+pub fn sender(host: &Host) -> Result<Vm> {
+    Kind::Sev.launched(host, VmType::Sev, guest::store_and_watch(), &[ARGUMENTS])
+}
 
 /// What a platform shows to those who send it guests.
 #[derive(Clone, Serialize, Deserialize)]

@@ -32,6 +32,8 @@ class Machine:
     smp: int = 2
     memory: str = "2G"
     icount: bool = False
+    asids: int | None = None  # CPUID Fn8000_001F ECX; None: QEMU's default
+    min_sev_asid: int | None = None  # EDX
     firmware_config: str = ""
     append: str = ""
 
@@ -45,7 +47,7 @@ class Machine:
             arguments += ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]
         else:
             arguments += ["-accel", "tcg,thread=multi"]
-        arguments += ["-cpu", f"{CPU},x-sev-host={PLATFORMS[self.platform]}"]
+        arguments += ["-cpu", self.cpu()]
         arguments += ["-smp", str(self.smp), "-m", self.memory]
         arguments += ["-kernel", str(self.kernel), "-initrd", str(self.initramfs)]
         arguments += ["-append", f"{COMMAND_LINE} {self.append}".strip()]
@@ -62,9 +64,23 @@ class Machine:
         arguments += ["-mon", "chardev=qmp,mode=control"]
         return arguments
 
+    def cpu(self) -> str:
+        cpu = f"{CPU},x-sev-host={PLATFORMS[self.platform]}"
+        if self.asids is not None:
+            cpu += f",x-sev-asids={self.asids}"
+        if self.min_sev_asid is not None:
+            cpu += f",x-sev-min-asid={self.min_sev_asid}"
+        return cpu
+
     def psp(self) -> str:
         device = f"amd-psp,id=psp,firmware={self.firmware}"
-        if self.firmware_config:
+        config = [self.firmware_config] if self.firmware_config else []
+        # The firmware knows the same ASIDs.
+        if self.asids is not None:
+            config.append(f"asids={self.asids}")
+        if self.min_sev_asid is not None:
+            config.append(f"min-asid={self.min_sev_asid}")
+        if config:
             # A comma separates properties unless it is doubled.
-            device += ",config=" + self.firmware_config.replace(",", ",,")
+            device += ",config=" + ",".join(config).replace(",", ",,")
         return device

@@ -51,6 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--platform", choices=tuple(PLATFORMS), default="sev", help="what the CPU offers (sev)")
     add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3, or debug (7.2)")
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
+    add("--repeat", type=int, default=1, metavar="N", help="run COMMAND until it fails, or N times")
     add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
     add("--mem", metavar="SIZE", help="memory (2G; with the debug kernel, which searches it, 1G)")
     add(
@@ -58,6 +59,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="one thread for all CPUs, the clock counts instructions (always on the debug kernel)",
     )
+    add("--asids", type=int, metavar="N", help="ASIDs of encrypted guests (509)")
+    add("--min-sev-asid", type=int, metavar="N", help="the lowest one of plain SEV guests (100)")
     add("--put", type=Path, action="append", default=[], metavar="FILE", help="copy to the VM's /")
     add("--get", action="append", default=[], metavar="PATH", help="copy from the VM afterwards")
     add("--out", type=Path, default=Path(), metavar="DIR", help="where --get puts files (.)")
@@ -80,6 +83,14 @@ def say(text: str) -> None:
     print(f"vm: {text}", file=sys.stderr, flush=True)
 
 
+def repeated(command: list[str], times: int) -> list[str]:
+    """A command that runs another one, until it fails, or so many times."""
+    if times == 1:
+        return command
+    loop = f'n=0; while [ $n -lt {times} ] && n=$((n + 1)); do "$@" || exit; done'
+    return ["sh", "-c", loop, "sh", *command]
+
+
 def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
     """Builds what the run needs, unless it is there, and writes the initramfs."""
     tree = kernel.ensure(arguments.kernel)
@@ -91,7 +102,7 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
     rust = arguments.module == "rust"
     debug = arguments.kernel == debug_tree.NAME
     contents = initramfs.Contents(
-        command=command,
+        command=repeated(command, arguments.repeat),
         module=arguments.module,
         rust_module=module.ensure(arguments.kernel) if rust else None,
         params=arguments.param,
@@ -110,6 +121,8 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
         # So slow a kernel would, on a busy machine, do nothing but serve its timer: the next
         # interrupt would always be due before a guest's first instruction.
         icount=arguments.icount or debug,
+        asids=arguments.asids,
+        min_sev_asid=arguments.min_sev_asid,
         firmware_config=arguments.firmware_config,
         append=f"{DEBUG if debug else ''} {arguments.append}".strip(),
     )

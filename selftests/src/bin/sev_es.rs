@@ -10,10 +10,11 @@ use openssl::sha::sha256;
 use sev_vm::cmd::{Answer, status};
 use sev_vm::context::{Kind, empty};
 use sev_vm::guest;
-use sev_vm::host::{Host, VmType};
+use sev_vm::host::{EncryptionLeaf, Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::GuestMemory;
-use sev_vm::vm::{Vm, addr_of};
+use sev_vm::save_area::{self, reset_by_qemu};
+use sev_vm::vm::Vm;
 
 /// `SEV_FEATURES` of a VMSA: DebugSwap (APM volume 2, table B-4).
 const DEBUG_SWAP: u64 = 1 << 5;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
             ("late_vcpus", late_vcpus),
             ("registers", registers),
             ("measured", measured),
+            ("measured_by_others", measured_by_others),
+            ("flushed", flushed),
         ],
     )
 }
@@ -235,13 +238,7 @@ fn measured(t: &mut Test) -> Result<()> {
         vm.encrypt(guest::LAUNCHED)?;
         Kind::Es.add_vcpus(&mut vm, &host, vcpus)?;
         vm.measurement()?;
-        let mut report = [0u8; 208];
-        let uaddr = addr_of(&mut report);
-        let mut argument = kvm_sev_attestation_report { uaddr, len: 208, ..Default::default() };
-        let id = sev_cmd_id_KVM_SEV_GET_ATTESTATION_REPORT;
-        let answer = vm.command(id, addr_of(&mut argument));
-        ensure!(answer.is_ok(), "GET_ATTESTATION_REPORT: {answer}");
-        Ok((report[16..48].to_vec(), sha256(&pages).to_vec()))
+        Ok((vm.launch_digest()?, sha256(&pages).to_vec()))
     };
     let (none, pages) = digest(&[])?;
     t.check("no_vcpu", none == pages);
@@ -252,5 +249,56 @@ fn measured(t: &mut Test) -> Result<()> {
     let two = digest(&[[1, 2, 3, 4], [5, 6, 7, 8]])?.0;
     t.check("second_vcpu_counts", two != one);
     t.check("order_counts", digest(&[[5, 6, 7, 8], [1, 2, 3, 4]])?.0 != two);
+    Ok(())
+}
+
+/// The sev crate knows the save areas of vCPUs that QEMU has reset: the digest is that of memory
+/// and of its save areas, byte by byte, whatever features they have.
+fn measured_by_others(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let supported = host.sev_attr(0)?;
+    for (name, vmsa_features) in [("none", 0), ("all", supported)] {
+        for vcpus in [1, 2] {
+            let vm = small(&host, VmType::SevEs)?;
+            let mut init = kvm_sev_init { vmsa_features, ..Default::default() };
+            ensure!(vm.init2(&mut init).is_ok(), "KVM_SEV_INIT2");
+            let policy = Kind::Es.policy();
+            let mut start = kvm_sev_launch_start { policy, ..Default::default() };
+            ensure!(vm.launch_start(&mut start).is_ok(), "LAUNCH_START");
+            vm.load(guest::idle());
+            let mut expected = vm.memory.read(guest::LAUNCHED.start, guest::LAUNCHED.len());
+            vm.encrypt(guest::LAUNCHED)?;
+            let _vcpus: Vec<_> =
+                (0..vcpus).map(|i| reset_by_qemu(&vm, i)).collect::<Result<_>>()?;
+            let case = format!("{name}_{vcpus}");
+            t.case(&format!("{case}_encrypt"), vm.launch_update_vmsa(), Answer::OK);
+            vm.measurement()?;
+            expected.extend(save_area::pages(vcpus as usize, vmsa_features)?);
+            t.check(&case, vm.launch_digest()? == sha256(&expected));
+        }
+    }
+    Ok(())
+}
+
+/// What caches hold of a save area is flushed before the page is used for something else. The
+/// page of a vCPU whose registers were never encrypted is an ordinary one.
+fn flushed(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let per_vcpu = u64::from(!EncryptionLeaf::read().coherent);
+    for vcpus in [1u64, 2, 3] {
+        let arguments = vec![[0; 4]; vcpus as usize];
+        let mut vm = Kind::Es.launched(&host, VmType::SevEs, guest::idle(), &arguments)?;
+        vm.vcpus[0].run_to_halt()?;
+        let before = t.psp.machine()?.page_flushes;
+        drop(vm);
+        let flushes = t.psp.machine()?.page_flushes - before;
+        t.value(&format!("encrypted_{vcpus}"), flushes, vcpus * per_vcpu);
+    }
+    let mut vm = Kind::Es.started(&host, VmType::SevEs)?;
+    vm.add_vcpu(&host, [0; 4])?;
+    let before = t.psp.machine()?.page_flushes;
+    drop(vm);
+    let flushes = t.psp.machine()?.page_flushes - before;
+    t.value("plain", flushes, 0);
     Ok(())
 }

@@ -76,6 +76,9 @@ fn negotiation(t: &mut Test) -> Result<()> {
             t.value(&format!("v{version}.{name}.exits"), outcome.exits, NO_EXIT.into());
         }
     }
+    // KVM_SEV_ES_INIT is older than the second version.
+    let mut guest = Stepper::new(&host, Setup { old: true, ..Default::default() })?;
+    t.check("old", guest.msr(code::SEV_INFO_REQ)?.msr == sev_info(1));
     Ok(())
 }
 

@@ -2,29 +2,26 @@
 //! `KVM_CAP_VM_COPY_ENC_CONTEXT_FROM`: how long a context lives, in whatever order its owner and
 //! mirrors are closed.
 
-use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, anyhow, ensure};
-use kvm_bindings::*;
 use nix::errno::Errno::EBADF;
 use sev_vm::cmd::Answer;
 use sev_vm::context::{Kind, beside, count_until_told, empty};
+use sev_vm::far::{self, Far};
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::{GuestMemory, Mapping};
-use sev_vm::other::{self, Other};
+use sev_vm::other;
 use sev_vm::state::pinned_pages;
 use sev_vm::vm::Vm;
 
 const SHARED: usize = guest::SHARED.start as usize;
 const PRIVATE: u64 = guest::PRIVATE;
 const VALUE: u64 = 0x1122_3344_5566_7788;
-/// Where the other process has its /dev/sev, and this one nothing.
-const FAR_FD: i32 = 777;
 
 fn main() -> ExitCode {
     if let Some((_, arguments)) = other::role() {
@@ -122,23 +119,9 @@ fn pinned(t: &mut Test) -> Result<()> {
     Ok(())
 }
 
-/// A process that launches a VM of the named kind, says the numbers of its file and of its
-/// memory's, and keeps both until it is told to end.
+/// A process that launches a VM of the named kind.
 fn owner_process(arguments: &[String]) -> Result<()> {
-    let host = Host::open()?;
-    // SAFETY: the number is not in use in this process.
-    let far = unsafe { nix::libc::dup2(host.sev_fd(), FAR_FD) };
-    ensure!(far == FAR_FD, "dup2");
-    let kind = if arguments[0] == "es" { Kind::Es } else { Kind::Sev };
-    let mut vm = kind.initialised(&host, kind.vm_type())?;
-    vm.sev_fd = FAR_FD;
-    let policy = kind.policy();
-    let answer = vm.launch_start(&mut kvm_sev_launch_start { policy, ..Default::default() });
-    ensure!(answer.is_ok(), "LAUNCH_START: {answer}");
-    vm.load(guest::store_and_watch());
-    vm.encrypt(guest::LAUNCHED)?;
-    println!("{} {}", vm.fd.as_raw_fd(), vm.memory.fd_number());
-    other::until_told()
+    far::launch(&arguments[0], Kind::vm_type, guest::store_and_watch())?.keep()
 }
 
 /// A mirror in another process, which outlives the owner's.
@@ -146,11 +129,7 @@ fn other_process(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let arguments = [PRIVATE, SHARED as u64, VALUE, 0];
     for (name, kind) in Kind::ALL {
-        let mut owner = Other::start("owner", &[name.to_owned()])?;
-        let numbers = owner.numbers()?;
-        ensure!(numbers.len() == 2, "{numbers:?}");
-        let source = File::from(owner.take(numbers[0])?);
-        let memory = GuestMemory::from_fd(owner.take(numbers[1])?, guest::MEMORY)?;
+        let Far { process: owner, vm: source, memory } = Far::start("owner", name)?;
         let mut mirror = empty(&host, kind.vm_type(), memory)?;
         let answer = mirror.copy_from_fd(source.as_raw_fd());
         t.case(&format!("{name}_copy"), answer, Answer::OK_KEPT);

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM`: guests that run on, other processes, races, signals.
 
-use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use kvm_bindings::*;
 use nix::errno::Errno::{EBADF, EBUSY, EINVAL, EIO};
 use sev_vm::cmd::Answer;
 use sev_vm::context::{Kind, beside, empty};
+use sev_vm::far::{self, Far};
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
@@ -23,8 +22,6 @@ const SHARED: usize = guest::SHARED.start as usize;
 const PRIVATE: u64 = guest::PRIVATE;
 const VALUE: u64 = 0x1122_3344_5566_7788;
 const ARGUMENTS: [u64; 4] = [PRIVATE, SHARED as u64, VALUE, 0];
-/// Where the other process has its /dev/sev, and this one nothing.
-const FAR_FD: i32 = 777;
 
 fn main() -> ExitCode {
     match other::role() {
@@ -170,29 +167,17 @@ fn mirrors_of_owner(t: &mut Test) -> Result<()> {
     Ok(())
 }
 
-/// A process that launches a VM, says the numbers of its file and of its memory's, and keeps
-/// both until it is told to end.
+/// A process that launches a VM of the named kind, which can run.
 fn source_process(arguments: &[String]) -> Result<()> {
-    let host = Host::open()?;
-    // SAFETY: the number is not in use in this process.
-    let far = unsafe { nix::libc::dup2(host.sev_fd(), FAR_FD) };
-    ensure!(far == FAR_FD, "dup2");
-    let kind = if arguments[0] == "es" { Kind::Es } else { Kind::Sev };
-    let mut vm = kind.initialised(&host, VmType::Default)?;
-    vm.sev_fd = FAR_FD;
-    let policy = kind.policy();
-    let answer = vm.launch_start(&mut kvm_sev_launch_start { policy, ..Default::default() });
-    ensure!(answer.is_ok(), "LAUNCH_START: {answer}");
-    vm.load(guest::store_and_watch());
-    vm.encrypt(guest::LAUNCHED)?;
-    kind.add_vcpus(&mut vm, &host, &[ARGUMENTS])?;
-    vm.measurement()?;
-    ensure!(vm.launch_finish().is_ok(), "LAUNCH_FINISH");
-    if kind == Kind::Es {
-        vm.vcpus[0].run_to_halt()?;
+    let old = |_| VmType::Default;
+    let mut far = far::launch(&arguments[0], old, guest::store_and_watch())?;
+    far.kind.add_vcpus(&mut far.vm, &far.host, &[ARGUMENTS])?;
+    far.vm.measurement()?;
+    ensure!(far.vm.launch_finish().is_ok(), "LAUNCH_FINISH");
+    if far.kind == Kind::Es {
+        far.vm.vcpus[0].run_to_halt()?;
     }
-    println!("{} {}", vm.fd.as_raw_fd(), vm.memory.fd_number());
-    other::until_told()
+    far.keep()
 }
 
 /// From another process: the first one lives on, closes its /dev/sev (by ending) or is killed
@@ -202,11 +187,7 @@ fn other_process(t: &mut Test) -> Result<()> {
     for (name, kind) in Kind::ALL {
         for when in ["never", "before", "after"] {
             let case = format!("{name}_killed_{when}");
-            let mut source = Other::start("source", &[name.to_owned()])?;
-            let numbers = source.numbers()?;
-            ensure!(numbers.len() == 2, "{numbers:?}");
-            let fd = File::from(source.take(numbers[0])?);
-            let memory = GuestMemory::from_fd(source.take(numbers[1])?, guest::MEMORY)?;
+            let Far { process: source, vm: fd, memory } = Far::start("source", name)?;
             let mut vm = empty(&host, VmType::Default, memory)?;
             let mut source = Some(source);
             if when == "before" {

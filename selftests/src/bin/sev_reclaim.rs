@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use kvm_bindings::kvm_enc_region;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use sev_vm::cmd::Answer;
+use sev_vm::cpu::OnCpu;
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
@@ -44,26 +43,6 @@ fn zap(t: &mut Test, case: &str, vm: &Vm, expected: u64) -> Result<()> {
     let caused = wbinvd(t, || vm.memory.forget(PRIVATE, PAGE))?;
     t.value(case, caused, expected);
     Ok(())
-}
-
-/// Binds the calling thread to one CPU while it lives.
-struct OnCpu(CpuSet);
-
-impl OnCpu {
-    fn new(cpu: usize) -> Result<Self> {
-        let this = Pid::from_raw(0);
-        let before = sched_getaffinity(this)?;
-        let mut only = CpuSet::new();
-        only.set(cpu)?;
-        sched_setaffinity(this, &only)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for OnCpu {
-    fn drop(&mut self) {
-        sched_setaffinity(Pid::from_raw(0), &self.0).expect("the earlier CPUs are still there");
-    }
 }
 
 /// A SEV VM that has run on CPU `cpu` alone, and written a page at [`PRIVATE`].

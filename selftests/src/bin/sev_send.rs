@@ -8,18 +8,14 @@ use kvm_bindings::*;
 use nix::errno::Errno::{EBADF, EFAULT, EINVAL, ENOMEM, ENOTTY};
 use sev_vm::bad::{self, Addresses, KERNEL};
 use sev_vm::cmd::{Answer, status};
-use sev_vm::context::Kind;
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::{Mapping, PAGE};
-use sev_vm::transfer::{Certificates, HEADER_LEN, SESSION_LEN, send_argument};
+use sev_vm::transfer::{Certificates, HEADER_LEN, SESSION_LEN, send_argument, sender};
 use sev_vm::vm::{Vm, guest_state, policy};
 
-const SHARED: usize = guest::SHARED.start as usize;
 const PRIVATE: u64 = guest::PRIVATE;
-const VALUE: u64 = 0x1122_3344_5566_7788;
-const ARGUMENTS: [u64; 4] = [PRIVATE, SHARED as u64, VALUE, 0];
 const BLOB_MAX: u32 = 0x4000;
 const WRONG_STATE: Answer = Answer::firmware(status::INVALID_GUEST_STATE);
 const TOO_SHORT: Answer = Answer::firmware(status::INVALID_LEN);
@@ -33,10 +29,6 @@ fn main() -> ExitCode {
             ("send_data", send_data),
         ],
     )
-}
-
-fn sender(host: &Host) -> Result<Vm> {
-    Kind::Sev.launched(host, VmType::Sev, guest::store_and_watch(), &[ARGUMENTS])
 }
 
 /// What KVM checks, what firmware checks; the guest is none the worse for it.

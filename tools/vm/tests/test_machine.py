@@ -18,6 +18,13 @@ class Arguments(unittest.TestCase):
             cpu = next(a for a in arguments(platform=platform) if a.startswith("EPYC"))
             self.assertTrue(cpu.endswith(f",x-sev-host={level}"), cpu)
 
+    def test_cpu_and_firmware_agree_about_asids(self):
+        line = arguments(asids=15, min_sev_asid=16, firmware_config="snp=0")
+        cpu = next(a for a in line if a.startswith("EPYC"))
+        self.assertTrue(cpu.endswith(",x-sev-asids=15,x-sev-min-asid=16"), cpu)
+        psp = next(a for a in line if a.startswith("amd-psp"))
+        self.assertTrue(psp.endswith(",config=snp=0,,asids=15,,min-asid=16"), psp)
+
     def test_only_sev_hosts_have_a_psp(self):
         self.assertFalse(any("amd-psp" in a for a in arguments(platform="none")))
         self.assertIn("amd-psp,id=psp,firmware=/firmware", arguments(platform="sev"))
