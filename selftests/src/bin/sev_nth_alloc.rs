@@ -13,16 +13,25 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use nix::errno::Errno::ENOMEM;
 use sev_vm::cmd::KEPT;
+use sev_vm::es::kept_vm;
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
-use sev_vm::state::Held;
 
 #[path = "sev_nth/calls.rs"]
 mod calls;
+#[path = "sev_nth/close.rs"]
+mod close;
+#[path = "sev_nth/es.rs"]
+mod es;
+#[path = "sev_nth/held.rs"]
+mod held;
 #[path = "sev_nth/transfer.rs"]
 mod transfer;
+#[path = "sev_nth/vmgexit.rs"]
+mod vmgexit;
 
 use calls::Call;
+use held::Held;
 
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
@@ -51,7 +60,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    ktap::run(env!("CARGO_BIN_NAME"), tests!(each))
+    let _kept = kept_vm();
+    let closing = tests!(each: close: CLOSE CLOSE_ES;);
+    ktap::run(env!("CARGO_BIN_NAME"), &[tests!(each), closing].concat())
 }
 
 /// Makes allocations of the current thread fail.

@@ -6,20 +6,28 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use sev_vm::cmd::{Answer, status};
+use sev_vm::es::kept_vm;
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
-use sev_vm::state::Held;
 
 #[path = "sev_nth/calls.rs"]
 mod calls;
+#[path = "sev_nth/es.rs"]
+mod es;
+#[path = "sev_nth/held.rs"]
+mod held;
 #[path = "sev_nth/transfer.rs"]
 mod transfer;
+#[path = "sev_nth/vmgexit.rs"]
+mod vmgexit;
 
 use calls::Call;
+use held::Held;
 
 const INJECTED: u32 = status::HWERROR_PLATFORM;
 
 fn main() -> ExitCode {
+    let _kept = kept_vm();
     ktap::run(env!("CARGO_BIN_NAME"), tests!(each))
 }
 

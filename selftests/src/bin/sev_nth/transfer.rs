@@ -25,6 +25,8 @@ pub struct Parcel {
     platform: Vec<u8>,
     session: Mapping,
     packet: Mapping,
+    /// The guest's policy, once it is known.
+    policy: u32,
 }
 
 /// A command with its argument.
@@ -45,11 +47,11 @@ impl Parcel {
         // As with `Subject`'s buffer.
         session.fill(0);
         packet.fill(0);
-        Ok(Self { pdh, platform, session, packet })
+        Ok(Self { pdh, platform, session, packet, policy: 0 })
     }
 
     /// SEND_START. The policy does not ask for AMD's certificates to be checked, so any will do.
-    pub fn send_start(&self, vm: &Vm) -> Answer {
+    pub fn send_start(&mut self, vm: &Vm) -> Answer {
         let certificates = (self.platform.as_ptr() as u64, self.platform.len() as u32);
         let mut argument = kvm_sev_send_start {
             pdh_cert_uaddr: self.pdh.as_ptr() as u64,
@@ -62,7 +64,9 @@ impl Parcel {
             session_len: SESSION,
             ..Default::default()
         };
-        issue(vm, sev_cmd_id_KVM_SEV_SEND_START, &mut argument)
+        let answer = issue(vm, sev_cmd_id_KVM_SEV_SEND_START, &mut argument);
+        self.policy = argument.policy;
+        answer
     }
 
     /// SEND_UPDATE_DATA of the memory at `offset`.
@@ -82,6 +86,7 @@ impl Parcel {
     /// RECEIVE_START with the session that SEND_START wrote.
     pub fn receive_start(&self, vm: &Vm) -> Answer {
         let mut argument = kvm_sev_receive_start {
+            policy: self.policy,
             pdh_uaddr: self.pdh.as_ptr() as u64,
             pdh_len: self.pdh.len() as u32,
             session_uaddr: self.session.addr(),
