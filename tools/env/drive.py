@@ -19,7 +19,7 @@ from .progress import StepError
 
 TABLE = Path(__file__).with_name("checks")
 GROUPS = ("run", "check", "check-debug", "bench")
-FAILURE_LINES = 60
+FAILURE_LINES = 150  # a report of the kernel is long
 # Two at a time: a VM leaves a CPU idle now and then.
 JOBS = 2
 

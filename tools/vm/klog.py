@@ -24,7 +24,8 @@ COMPLAINTS = (
     r"unable to handle",
     r"Kernel panic",
     r"UBSAN: ",
-    r"kmemleak: (?:[1-9]\d* new suspected|Kernel memory leak detector disabled)",
+    r"kmemleak: (?:unreferenced object|[1-9]\d* new suspected)",
+    r"kmemleak: Kernel memory leak detector disabled",
     r"not ok \d",  # KUnit
     r"DEBUG_LOCKS_WARN_ON",
     r"SEV-SNP: .*(?:RMP fault|leaked)",
@@ -48,7 +49,7 @@ def complaints(log: str) -> list[str]:
     ]
 
 
-def excerpt(log: str, before: int = 5, after: int = 35) -> str:
+def excerpt(log: str, before: int = 5, after: int = 100) -> str:
     """The surroundings of the first complaint, or the end of a log without any."""
     lines = log.splitlines()
     first = next((n for n, line in enumerate(lines) if complaints(line)), None)

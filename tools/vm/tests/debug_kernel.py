@@ -25,6 +25,7 @@ REPORTS = (
     "WARNING: lib/list_debug.c:",
     "BUG: sleeping function called from invalid context at provoke.c",
     "BUG: using smp_processor_id",
+    "kmemleak: unreferenced object",
     "kmemleak: [1-8] new suspected memory leaks",
 )
 

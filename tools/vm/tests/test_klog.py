@@ -29,6 +29,7 @@ BAD = """\
 [   28.867822] WARNING: lib/list_debug.c:37 at __list_add_valid_or_report+0x10a/0x130, CPU#0: insmod/72
 [   28.881826] BUG: sleeping function called from invalid context at provoke.c:81
 [   28.883847] BUG: using smp_processor_id() in preemptible [00000000] code: insmod/72
+[  757.900000] kmemleak: unreferenced object 0xffff88800bfdef00 (size 64):
 [  757.918903] kmemleak: 5 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
 [    2.000000] kmemleak: Kernel memory leak detector disabled
 [    1.000000]     not ok 1 a_test_of_kunit
