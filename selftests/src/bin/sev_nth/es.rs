@@ -155,4 +155,3 @@ pub const SEND_CANCEL_ES: Call = es(sending, calls::send_cancel, 1);
 pub const RECEIVE_START_ES: Call = es(to_receive, calls::receive_start, 2);
 pub const RECEIVE_UPDATE_DATA_ES: Call = es(receiving, calls::receive_update, 1);
 pub const RECEIVE_FINISH_ES: Call = es(received, calls::receive_finish, 1);
-pub const RUN_ES: Call = es(launched, calls::run, 0);

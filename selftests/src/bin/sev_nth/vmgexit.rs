@@ -137,7 +137,7 @@ fn access(subject: &mut Subject, device: Device, input: bool, len: u64) -> Answe
     Access { device, input, scratch: ACROSS, len }.make(subject)
 }
 
-pub const FIRST_EXIT: Call = exit(fresh, |_, s| IN_GHCB.make(s));
+pub const RUN_ES: Call = exit(fresh, |_, s| IN_GHCB.make(s));
 pub const EXIT: Call = exit(warm, |_, s| IN_GHCB.make(s));
 pub const MMIO_READ: Call = exit(warm, |_, s| access(s, Device::Memory, true, SMALL));
 pub const MMIO_WRITE: Call = exit(warm, |_, s| access(s, Device::Memory, false, SMALL));
