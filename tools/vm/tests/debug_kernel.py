@@ -41,7 +41,7 @@ class Provoked(unittest.TestCase):
             )
             self.assertEqual(build.returncode, 0, build.stderr)
             run = subprocess.run(
-                [RUN, "--kernel", "debug", "--module", "stock", "--timeout", "280"]
+                [RUN, "--kernel", "debug", "--module", "stock", "--timeout", "580"]
                 + ["--put", work / "provoke.ko", "--log", work / "log"]
                 + ["--", "insmod", "/provoke.ko"],
                 capture_output=True,
