@@ -50,7 +50,7 @@ impl Feature {
         // SAFETY: Written only while the kernel boots. This is boot_cpu_has(), which is no function
         // that could be called, and has to be cheap on the way into the guest.
         let words = unsafe {
-            (*(&raw const kernel::bindings::boot_cpu_data))
+            kernel::bindings::boot_cpu_data
                 .__bindgen_anon_3
                 .x86_capability
         };
