@@ -37,6 +37,8 @@ enum Use {
 pub struct AsidTable {
     uses: Vec<Use>,
     min_sev: u32,
+    /// The highest ASID of SNP guests if ciphertext hiding is on.
+    max_snp: Option<u32>,
     /// Cores that have not executed WBINVD since an ASID was last released.
     unflushed_cores: BTreeSet<u32>,
 }
@@ -48,6 +50,7 @@ impl AsidTable {
         Self {
             uses: vec![Use::Free; max as usize],
             min_sev,
+            max_snp: None,
             unflushed_cores: BTreeSet::new(),
         }
     }
@@ -56,27 +59,47 @@ impl AsidTable {
         self.uses.get_mut((asid.get() as usize).checked_sub(1)?)
     }
 
-    /// The ASID of a number if guests of this kind may use it, else INVALID_ASID.
-    pub fn check_range(&self, number: u32, es: bool) -> Result<Asid> {
-        let asid = NonZeroU32::new(number).ok_or(Status::INVALID_ASID)?;
-        if number as usize > self.uses.len() || es != (number < self.min_sev) {
-            return Err(Status::INVALID_ASID);
+    fn in_range(&self, number: u32, range: core::ops::Range<u32>) -> Result<Asid> {
+        match NonZeroU32::new(number) {
+            Some(asid) if range.contains(&number) && number as usize <= self.uses.len() => {
+                Ok(Asid(asid))
+            }
+            _ => Err(Status::INVALID_ASID),
         }
-        Ok(Asid(asid))
+    }
+
+    /// The ASID of a number if SEV guests with or without ES may use it, else INVALID_ASID.
+    pub fn check_range(&self, number: u32, es: bool) -> Result<Asid> {
+        if es {
+            let first = self.max_snp.map_or(1, |max| max.saturating_add(1));
+            self.in_range(number, first..self.min_sev)
+        } else {
+            self.in_range(number, self.min_sev..u32::MAX)
+        }
     }
 
     /// The ASID of a number if SNP guests may use it, else INVALID_ASID. They share the range of
-    /// SEV-ES guests or, with ciphertext hiding, have its lower part up to `max`.
-    pub fn check_snp_range(&self, number: u32, max: Option<u32>) -> Result<Asid> {
-        match max {
-            Some(max) if number > max => Err(Status::INVALID_ASID),
-            _ => self.check_range(number, true),
-        }
+    /// SEV-ES guests or, with ciphertext hiding, have its lower part.
+    pub fn check_snp_range(&self, number: u32) -> Result<Asid> {
+        let end = self
+            .max_snp
+            .map_or(self.min_sev, |max| max.saturating_add(1));
+        self.in_range(number, 1..end.min(self.min_sev))
     }
 
-    /// Whether `number` can split the range of SEV-ES guests.
-    pub fn can_split_at(&self, number: u32) -> bool {
-        number >= 1 && number < self.min_sev
+    /// Splits the range of SEV-ES guests: SNP guests have the ASIDs up to `max`. INVALID_PARAM
+    /// for an ASID out of that range; `None` ends it.
+    pub fn split(&mut self, max: Option<u32>) -> Result {
+        if max.is_some_and(|max| max == 0 || max >= self.min_sev) {
+            return Err(Status::INVALID_PARAM);
+        }
+        self.max_snp = max;
+        Ok(())
+    }
+
+    /// Whether ciphertext hiding splits the range.
+    pub fn is_split(&self) -> bool {
+        self.max_snp.is_some()
     }
 
     /// Marks the ASID as bound.
@@ -159,6 +182,32 @@ mod tests {
         ] {
             assert_eq!(table.check_range(number, es).is_ok(), ok, "{number} {es}");
         }
+    }
+
+    #[test]
+    fn ciphertext_hiding_splits_the_range_of_es() {
+        let mut table = AsidTable::new(509, 100);
+        assert!(table.check_snp_range(99).is_ok() && table.check_snp_range(100).is_err());
+        for max in [0, 100, 509, u32::MAX] {
+            assert_eq!(table.split(Some(max)), Err(Status::INVALID_PARAM));
+        }
+        table.split(Some(10)).unwrap();
+        for (number, snp, es, sev) in [
+            (0, false, false, false),
+            (1, true, false, false),
+            (10, true, false, false),
+            (11, false, true, false),
+            (99, false, true, false),
+            (100, false, false, true),
+        ] {
+            assert_eq!(table.check_snp_range(number).is_ok(), snp, "{number}");
+            assert_eq!(table.check_range(number, true).is_ok(), es, "{number}");
+            assert_eq!(table.check_range(number, false).is_ok(), sev, "{number}");
+        }
+        table.split(Some(99)).unwrap();
+        assert!((0..=100).all(|number| table.check_range(number, true).is_err()));
+        table.split(None).unwrap();
+        assert!(table.check_range(1, true).is_ok());
     }
 
     #[test]

@@ -131,7 +131,10 @@ pub static COMMANDS: &[Command] = &[
     up(c(0x0b0, "SNP_DBG_DECRYPT", ANY, snp::debug::decrypt)),
     up(c(0x0b1, "SNP_DBG_ENCRYPT", ANY, snp::debug::encrypt)),
     up(c(0x0c7, "SNP_PAGE_RECLAIM", ANY, snp::pages::reclaim)),
+    up(c(0x0c9, "SNP_CONFIG", ANY, snp::config::config)),
     c(0x0ca, "SNP_DOWNLOAD_FIRMWARE_EX", ANY, platform::state::download_firmware),
+    c(0x0cb, "SNP_COMMIT", ANY, snp::config::commit),
+    up(c(0x0cd, "SNP_VLEK_LOAD", ANY, snp::config::vlek_load)),
     c(0x0ce, "SNP_FEATURE_INFO", ANY, snp::platform::feature_info),
 ];
 

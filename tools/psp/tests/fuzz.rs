@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use common::snp::*;
 use common::*;
 use proptest::prelude::*;
 use sevfw::command::COMMANDS;
@@ -23,6 +24,11 @@ const SESSION: u32 = 0x58_000;
 /// One byte before the end of memory.
 const EDGE: u32 = RAM as u32 - 1;
 
+/// A page that an SNP guest may get, and those whose RMP entries change.
+const PAGE: u64 = 0x120_000;
+const PAGES: [u64; 7] = [BUF, BUF2, GUEST, GCTX, GCTX2, OUT, PAGE];
+const SNP_ASID: u32 = 50;
+
 #[derive(Clone, Debug)]
 enum Step {
     /// A command, by its place in the table, for a guest, with some words of a good buffer
@@ -36,6 +42,8 @@ enum Step {
     Reset,
     /// Bytes somewhere in memory.
     Poke(u32, Vec<u8>),
+    /// RMPUPDATE of one of [`PAGES`].
+    Rmp(usize, [u64; 2]),
     /// A control request.
     Control(String),
 }
@@ -89,7 +97,19 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reset),
         3 => (0..RAM as u32, prop::collection::vec(any::<u8>(), 1..64))
             .prop_map(|(at, bytes)| Step::Poke(at, bytes)),
+        12 => (0..PAGES.len(), entry()).prop_map(|(n, entry)| Step::Rmp(n, entry)),
         2 => request.prop_map(|request| Step::Control(request.into())),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = [u64; 2]> {
+    prop_oneof![
+        4 => Just(FIRMWARE),
+        4 => Just(pre_guest(SNP_ASID.into(), 0x1000)),
+        1 => Just([0; 2]),
+        1 => Just(RECLAIM),
+        1 => Just([FIRMWARE[0] | LARGE, 0]),
+        1 => any::<u64>().prop_map(|low| [low & !(VMSA | VALIDATED), 0]),
     ]
 }
 
@@ -135,6 +155,18 @@ fn good(id: u32, handle: u32) -> Vec<u32> {
         0x50 => vec![0, policy, PDH, 0, 2084, 0, SESSION, 0, 128],
         0x60 | 0x61 => vec![handle, 0, guest, 0, buf, 0, 4096],
         0x83 | 0xc7 => vec![buf2, 0],
+        0x90 | 0x93 => vec![GCTX as u32, 0],
+        0x91 => vec![GCTX as u32, 0, SNP_ASID],
+        0x92 => vec![GCTX as u32, 0, OUT as u32, 0],
+        0x94 => vec![GCTX as u32, 0, buf, 0, OUT as u32, 0],
+        0x95 => vec![32, 0, GCTX as u32, 0, SNP_ASID, 1, buf, 0],
+        0xa0 => [[GCTX as u32, 0, POLICY as u32, 0], [0; 4], [0; 4]].concat(),
+        0xa1 => vec![GCTX as u32, 0, (handle % 7) << 1, 0, PAGE as u32, 0, 0, 0],
+        0xa2 => [[GCTX as u32, 0, buf, 0], [buf2, 0, 0, 0], [0; 4], [0; 4]].concat(),
+        0xb0 | 0xb1 => vec![GCTX as u32, 0, PAGE as u32, 0, OUT as u32, 0],
+        0xc9 => vec![0; 16],
+        0xcb => vec![4],
+        0xcd => vec![16, 0, buf, 0],
         0x85 => vec![1],
         0x86 => vec![8, 1],
         0xce => vec![16, 0, buf2, 0],
@@ -171,6 +203,15 @@ fn put_foreign(psp: &Psp, blobs: &[Vec<u8>; 4]) {
     for (at, bytes) in [PDH, CHAIN, AMD, SESSION].into_iter().zip(blobs) {
         psp.machine.put(at.into(), bytes);
     }
+}
+
+/// A platform with an SNP guest that is being launched and a page for it.
+fn prepared_snp() -> Psp {
+    let mut psp = Psp::snp(CONFIG);
+    psp.snp_launching(GCTX, SNP_ASID, POLICY);
+    psp.rmpupdate(PAGE, pre_guest(SNP_ASID.into(), 0x1000));
+    psp.rmpupdate(OUT, FIRMWARE);
+    psp
 }
 
 /// A platform with guests in every state; odd handles have ES.
@@ -215,10 +256,33 @@ fn command(psp: &mut Psp, id: u32, words: &[u32]) {
     psp.fw.command(id, CMD);
 }
 
+/// The contexts are the pages that the RMP says are contexts; adds the owners of ASIDs.
+fn check_snp(psp: &mut Psp, owners: &mut BTreeMap<u32, u32>) -> usize {
+    let out = psp.rmp(OUT);
+    let mut contexts = 0;
+    for (n, spa) in PAGES.into_iter().enumerate() {
+        let entry = psp.rmp(spa);
+        psp.machine.state().rmp.insert(OUT >> 12, FIRMWARE);
+        let status = psp.snp_state(spa);
+        psp.machine.state().rmp.insert(OUT >> 12, out);
+        let Ok(status) = status else {
+            continue;
+        };
+        contexts += 1;
+        assert_eq!(entry, [FIRMWARE[0] | VMSA, 0]);
+        let asid = status.asid.get();
+        if asid != 0 {
+            assert_eq!(owners.insert(asid, 1000 + n as u32), None);
+            assert!(asid < 100);
+        }
+    }
+    contexts
+}
+
 fn check(psp: &mut Psp) {
     let counters: serde_json::Value = serde_json::from_str(&psp.fw.control("counters")).unwrap();
     let contexts = counters["contexts"].as_u64().unwrap() as usize;
-    assert!(contexts <= SLOTS);
+    assert!(contexts <= SLOTS + PAGES.len());
     let keys: Vec<u32> = psp.machine.look().keys.keys().copied().collect();
     assert_eq!(
         counters["asids_bound"].as_u64().unwrap() as usize,
@@ -226,11 +290,14 @@ fn check(psp: &mut Psp) {
     );
     assert!(keys.iter().all(|asid| (1..=509).contains(asid)));
     psp.fw.control("clear-faults");
+    psp.machine.state().rmp.insert(CMD >> 12, FIRMWARE);
     let status = psp.status();
+    let mut owners = BTreeMap::new();
+    let snp = check_snp(psp, &mut owners);
+    let contexts = contexts - snp;
     assert_eq!(status.guest_count.get() as usize, contexts);
     assert_eq!(status.state == 2, contexts > 0);
-    assert!(status.state != 0 || keys.is_empty());
-    let mut owners = BTreeMap::new();
+    assert!(status.state != 0 || keys.len() == owners.len());
     let mut found = 0;
     for handle in 1..100 {
         let Ok(guest) = psp.guest_status(handle) else {
@@ -256,8 +323,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn hostile_commands_do_no_harm(steps in prop::collection::vec(step(), 1..100)) {
-        let mut psp = prepared();
+    fn hostile_commands_do_no_harm(
+        snp in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..100),
+    ) {
+        let mut psp = if snp { prepared_snp() } else { prepared() };
         for step in steps {
             match step {
                 Step::Command(n, handle, changes) => {
@@ -276,6 +346,11 @@ proptest! {
                 Step::Poke(at, bytes) => {
                     let len = bytes.len().min(RAM - at as usize);
                     psp.machine.put(at.into(), &bytes[..len]);
+                }
+                Step::Rmp(n, entry) => {
+                    if psp.rmp(PAGES[n])[0] & IMMUTABLE == 0 {
+                        psp.rmpupdate(PAGES[n], entry);
+                    }
                 }
                 Step::Control(request) => { psp.fw.control(&request); }
             }

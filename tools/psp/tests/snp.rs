@@ -41,7 +41,8 @@ fn linux_brings_it_up_and_down() {
     (info.length, info.address) = (U32::new(16), U64::new(BUF2));
     psp.machine.put(BUF2, &[0xff; 16]);
     psp.ok("SNP_FEATURE_INFO", &info).unwrap();
-    assert_eq!(psp.machine.get(BUF2, 16), [0; 16]);
+    let features = [[0; 8].as_slice(), &[0xc, 0, 0, 0], &[0; 4]].concat();
+    assert_eq!(psp.machine.get(BUF2, 16), features);
 
     put_ranges(&psp, &[(0x9f000, 2), (RAM as u64 - 4096, 0xffff_ffff)]);
     psp.wbinvd();
@@ -134,7 +135,7 @@ fn the_cores_must_be_prepared_alike() {
 fn init_ex_checks_flags_and_ranges() {
     let mut psp = Psp::new("");
     assert_eq!(init_ex(&mut psp, 0), Err(Status::RMP_INIT_REQUIRED));
-    for flags in [5, 9, 17, 33] {
+    for flags in [9, 17, 33, 1 << 31] {
         assert_eq!(init_ex(&mut psp, flags), Err(Status::INVALID_PARAM));
     }
     put_ranges(&psp, &[(0x9f008, 1)]);

@@ -11,10 +11,9 @@ use crate::status::{Result, Status};
 use crate::wire::{exact_len, must_be_zero};
 
 fn bind(fw: &mut Firmware, gctx: U64, asid: U32) -> Result {
-    let max = fw.snp.max_asid();
     let (_, context) = find(&fw.mem, &mut fw.snp, gctx)?;
     let vek = context.started()?.vek;
-    let asid = fw.asids.check_snp_range(asid.get(), max)?;
+    let asid = fw.asids.check_snp_range(asid.get())?;
     if context.asid.is_some() {
         return Err(Status::ACTIVE);
     }

@@ -4,9 +4,9 @@
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros};
 
+use super::config::TCB;
 use super::context::{Guest, Launched, State, Vmpck, find};
 use super::digest::{LaunchDigest, Page};
-use super::platform::TCB;
 use super::policy::Policy;
 use super::rmp::{Entry, LARGE, PageState};
 use super::wire::{CpuidTable, LaunchFinish, LaunchStart, LaunchUpdate, Secrets};

@@ -10,6 +10,7 @@
 //! page that holds no context (here INVALID_GUEST).
 
 pub mod activate;
+pub mod config;
 pub mod context;
 pub mod cpuid;
 pub mod debug;
@@ -26,8 +27,8 @@ pub mod wire;
 use std::collections::BTreeMap;
 
 use crate::asid::Asid;
+use config::{Reported, Vlek};
 use context::Context;
-use platform::Reported;
 
 /// State of the SNP firmware.
 #[derive(Default)]
@@ -37,13 +38,13 @@ pub struct Snp {
     /// The contexts by the addresses of their pages. Invariant: these are the pages in the
     /// Context state.
     contexts: BTreeMap<u64, Context>,
-    /// The highest ASID of SNP guests while ciphertext hiding is on; the ASIDs above it, up to
-    /// those of SEV guests, are those of SEV-ES guests.
-    max_snp_asid: Option<u32>,
+    /// Whether it was initialised with ciphertext hiding.
+    ciphertext_hiding: bool,
     rapl_disabled: bool,
     /// An ASID was released and DF_FLUSH has not been issued since.
     unflushed: bool,
     reported: Reported,
+    vlek: Option<Vlek>,
 }
 
 impl Snp {
@@ -61,10 +62,5 @@ impl Snp {
     pub fn asids(&self) -> Vec<Asid> {
         let contexts = self.contexts.values();
         contexts.filter_map(|context| context.asid).collect()
-    }
-
-    /// The highest ASID of SNP guests if that is not the highest of SEV-ES guests.
-    pub fn max_asid(&self) -> Option<u32> {
-        self.max_snp_asid
     }
 }

@@ -7,6 +7,7 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
+use super::config::TCB;
 use super::context;
 use super::rmp::{Entry, PageState, expect_4k};
 use super::wire::{Address, FeatureInfo, InitEx, PlatformStatus, Range, RangeList, ShutdownEx};
@@ -31,32 +32,21 @@ const INIT_LIST: u32 = 2;
 /// Elements of a range list that fit into its page.
 const MAX_RANGES: u32 = 255;
 
-/// SNP_PLATFORM_STATUS flag: SNP_FEATURE_INFO exists.
+const INIT_RAPL_DIS: u32 = 4;
+const INIT_CIPHERTEXT_HIDING: u32 = 8;
+
+/// SNP_PLATFORM_STATUS flags.
+const STATUS_MASK_CHIP_ID: u32 = 1 << 0;
+const STATUS_MASK_CHIP_KEY: u32 = 1 << 1;
+const STATUS_VLEK_EN: u32 = 1 << 2;
 const STATUS_FEATURE_INFO: u32 = 1 << 3;
-/// TCB version in the form of Family 19h: SVN of boot loader, PSP OS, four reserved, SNP
-/// firmware, microcode. An SNP SVN from 1Bh on would make Linux hide SEV-ES (AMD-SB-3023).
-pub const TCB: [u8; 8] = [3, 0, 0, 0, 0, 0, 10, 0];
+const STATUS_RAPL_DIS: u32 = 1 << 4;
+const STATUS_CIPHERTEXT_HIDING_CAP: u32 = 1 << 5;
+const STATUS_CIPHERTEXT_HIDING_EN: u32 = 1 << 6;
 
-/// What reports say of the platform: CONFIG.
-#[derive(Clone, Copy)]
-pub struct Reported {
-    /// The TCB version that VCEK is derived from.
-    pub tcb: [u8; 8],
-    /// Reports do not contain the chip's identifier.
-    pub mask_chip_id: bool,
-    /// Reports are not signed.
-    pub mask_chip_key: bool,
-}
-
-impl Default for Reported {
-    fn default() -> Self {
-        Self {
-            tcb: TCB,
-            mask_chip_id: false,
-            mask_chip_key: false,
-        }
-    }
-}
+/// SNP_FEATURE_INFO, sub-function 0, ECX: RAPL can be disabled, ciphertext can be hidden.
+/// Disabling SNP on the cores (bit 1) is not offered.
+const FEATURES_ECX: u32 = 1 << 2 | 1 << 3;
 
 fn hw<T>(value: core::result::Result<T, HostError>) -> Result<T> {
     value.map_err(|_| Status::HWERROR_PLATFORM)
@@ -118,12 +108,23 @@ fn fix_list(fw: &Firmware, list: Spa) -> Result {
     Ok(())
 }
 
-fn start(fw: &mut Firmware, init_rmp: bool, list: Option<Spa>) -> Result {
+/// What INIT_EX asks for.
+#[derive(Default)]
+struct Setup {
+    init_rmp: bool,
+    list: Option<Spa>,
+    rapl_disabled: bool,
+    /// With ciphertext hiding.
+    max_snp_asid: Option<u32>,
+}
+
+fn start(fw: &mut Firmware, setup: &Setup) -> Result {
     if fw.snp.initialized {
         return Err(Status::INVALID_PLATFORM_STATE);
     }
     check_cores(fw)?;
-    if init_rmp {
+    fw.asids.split(setup.max_snp_asid)?;
+    if setup.init_rmp {
         fw.host
             .rmp_init()
             .map_err(|_| Status::RMP_INITIALIZATION_FAILED)?;
@@ -131,10 +132,12 @@ fn start(fw: &mut Firmware, init_rmp: bool, list: Option<Spa>) -> Result {
     } else if !fw.snp.rmp_initialized {
         return Err(Status::RMP_INIT_REQUIRED);
     }
-    if let Some(list) = list {
+    if let Some(list) = setup.list {
         fix_list(fw, list)?;
     }
     fw.asids.mark_all_dirty(fw.running_cores());
+    fw.snp.ciphertext_hiding = setup.max_snp_asid.is_some();
+    fw.snp.rapl_disabled = setup.rapl_disabled;
     fw.snp.initialized = true;
     fw.mem.set_snp(true);
     Ok(())
@@ -142,7 +145,11 @@ fn start(fw: &mut Firmware, init_rmp: bool, list: Option<Spa>) -> Result {
 
 /// SNP_INIT: SNP_INIT_EX with a new RMP and no list.
 pub fn init(fw: &mut Firmware, _: Spa) -> Result {
-    start(fw, true, None)
+    let setup = Setup {
+        init_rmp: true,
+        ..Setup::default()
+    };
+    start(fw, &setup)
 }
 
 /// SNP_INIT_EX. Features that SNP_FEATURE_INFO does not report are INVALID_PARAM.
@@ -150,14 +157,22 @@ pub fn init_ex(fw: &mut Firmware, buffer: Spa) -> Result {
     let cmd: InitEx = fw.mem.read(buffer)?;
     must_be_zero(&[cmd.reserved1])?;
     let flags = cmd.flags.get();
-    if flags & !(INIT_RMP | INIT_LIST) != 0
-        || cmd.max_snp_asid.get() != 0
+    let hiding = flags & INIT_CIPHERTEXT_HIDING != 0;
+    let max_snp_asid = u32::from(cmd.max_snp_asid.get());
+    if flags & !(INIT_RMP | INIT_LIST | INIT_RAPL_DIS | INIT_CIPHERTEXT_HIDING) != 0
+        || hiding == (max_snp_asid == 0)
         || cmd.reserved2.iter().any(|byte| *byte != 0)
     {
         return Err(Status::INVALID_PARAM);
     }
-    let list = (flags & INIT_LIST != 0).then(|| fw.mem.spa(cmd.list_address.get()));
-    start(fw, flags & INIT_RMP != 0, list)
+    let list = fw.mem.spa(cmd.list_address.get());
+    let setup = Setup {
+        init_rmp: flags & INIT_RMP != 0,
+        list: (flags & INIT_LIST != 0).then_some(list),
+        rapl_disabled: flags & INIT_RAPL_DIS != 0,
+        max_snp_asid: hiding.then_some(max_snp_asid),
+    };
+    start(fw, &setup)
 }
 
 /// SNP_SHUTDOWN.
@@ -166,6 +181,8 @@ pub fn shutdown(fw: &mut Firmware, _: Spa) -> Result {
         return Err(Status::DFFLUSH_REQUIRED);
     }
     context::delete_all(fw)?;
+    fw.asids.split(None)?;
+    (fw.snp.ciphertext_hiding, fw.snp.rapl_disabled) = (false, false);
     fw.snp.initialized = false;
     fw.mem.set_snp(false);
     Ok(())
@@ -211,6 +228,21 @@ pub(super) fn output(fw: &Firmware, address: u64, bytes: &[u8]) -> Result {
     entry.to(PageState::Reclaim).write(&fw.mem, page)
 }
 
+fn status_flags(fw: &Firmware) -> u32 {
+    let (snp, reported) = (&fw.snp, &fw.snp.reported);
+    [
+        (true, STATUS_FEATURE_INFO | STATUS_CIPHERTEXT_HIDING_CAP),
+        (reported.mask_chip_id, STATUS_MASK_CHIP_ID),
+        (reported.mask_chip_key, STATUS_MASK_CHIP_KEY),
+        (snp.vlek.is_some(), STATUS_VLEK_EN),
+        (snp.rapl_disabled, STATUS_RAPL_DIS),
+        (snp.ciphertext_hiding, STATUS_CIPHERTEXT_HIDING_EN),
+    ]
+    .into_iter()
+    .filter(|(set, _)| *set)
+    .fold(0, |flags, (_, flag)| flags | flag)
+}
+
 /// SNP_PLATFORM_STATUS.
 pub fn status(fw: &mut Firmware, buffer: Spa) -> Result {
     let cmd: Address = fw.mem.read(buffer)?;
@@ -221,7 +253,7 @@ pub fn status(fw: &mut Firmware, buffer: Spa) -> Result {
         state: fw.snp.initialized.into(),
         is_rmp_initialized: fw.snp.rmp_initialized.into(),
         build: U32::new(BUILD.into()),
-        flags: U32::new(STATUS_FEATURE_INFO),
+        flags: U32::new(status_flags(fw)),
         guest_count: U32::new(u32::try_from(fw.snp.contexts.len()).unwrap_or(u32::MAX)),
         current_tcb: TCB,
         reported_tcb: fw.snp.reported.tcb,
@@ -229,12 +261,13 @@ pub fn status(fw: &mut Firmware, buffer: Spa) -> Result {
     output(fw, cmd.address.get(), status.as_bytes())
 }
 
-/// SNP_FEATURE_INFO: sub-function 0, no optional feature.
+/// SNP_FEATURE_INFO: sub-function 0.
 pub fn feature_info(fw: &mut Firmware, buffer: Spa) -> Result {
     let cmd: FeatureInfo = fw.mem.read(buffer)?;
     exact_len::<FeatureInfo>(cmd.length)?;
     if cmd.ecx_in.get() != 0 {
         return Err(Status::INVALID_PARAM);
     }
-    output(fw, cmd.address.get(), &[0; 16])
+    let registers = [0, 0, FEATURES_ECX, 0].map(U32::new);
+    output(fw, cmd.address.get(), registers.as_bytes())
 }

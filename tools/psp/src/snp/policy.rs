@@ -30,7 +30,7 @@ impl Policy {
         let policy = Self(bits);
         let [minor, major, ..] = bits.to_le_bytes();
         let too_old = API < [major, minor];
-        let hiding = policy.has(CIPHERTEXT_HIDING) && snp.max_snp_asid.is_none();
+        let hiding = policy.has(CIPHERTEXT_HIDING) && !snp.ciphertext_hiding;
         let rapl = policy.has(RAPL_DIS) && !snp.rapl_disabled;
         if too_old || hiding || rapl || policy.has(MEM_AES_256_XTS) {
             return Err(Status::POLICY_FAILURE);
@@ -91,7 +91,7 @@ mod tests {
             assert_eq!(policy.err(), status, "{bits:#x}");
         }
         assert_eq!(Policy::accept(1 << 16, &snp), Err(Status::INVALID_PARAM));
-        snp.max_snp_asid = Some(1);
+        snp.ciphertext_hiding = true;
         snp.rapl_disabled = true;
         let bits = RESERVED_ONE | RAPL_DIS | CIPHERTEXT_HIDING;
         assert!(Policy::accept(bits, &snp).is_ok());

@@ -4,7 +4,8 @@
 //! Sources: Linux `include/linux/psp-sev.h`, `arch/x86/include/asm/sev.h`,
 //! `include/uapi/linux/{psp-sev,sev-guest}.h`; virtee/sev `src/measurement/idblock_types.rs`,
 //! `src/firmware/guest/types`; coconut-svsm `kernel/src/sev/secrets_page.rs`,
-//! `cpuarch/src/snp_cpuid.rs`. unspecified: ACTIVATE_EX, the output of GUEST_STATUS.
+//! `cpuarch/src/snp_cpuid.rs`. unspecified: ACTIVATE_EX, the output of GUEST_STATUS, the inside of
+//! a hashstick.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -30,6 +31,18 @@ layouts! {
     PlatformStatus(32) {
         api_major: u8, api_minor: u8, state: u8, is_rmp_initialized: u8, build: U32,
         flags: U32, guest_count: U32, current_tcb: [u8; 8], reported_tcb: [u8; 8],
+    }
+
+    /// CONFIG.
+    Config(64) { reported_tcb: [u8; 8], flags: U32, reserved: [u8; 52], }
+    /// COMMIT.
+    Commit(4) { length: U32, }
+    /// VLEK_LOAD.
+    VlekLoad(16) { length: U32, version: u8, reserved: [u8; 3], address: U64, }
+    /// A wrapped VLEK hashstick.
+    Hashstick(432) {
+        iv: [u8; 12], reserved1: U32, wrapped: [u8; 384], tcb: [u8; 8], reserved2: U64,
+        tag: [u8; 16],
     }
 
     /// ACTIVATE.

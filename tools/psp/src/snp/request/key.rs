@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use super::{Answer, Asker, status};
 use crate::crypto::kdf;
 use crate::firmware::Firmware;
-use crate::snp::platform::TCB;
+use crate::snp::config::is_newer;
 use crate::snp::wire::{KeyRequest, KeyResponse};
 use crate::status::{Result, Status};
 
@@ -27,7 +27,7 @@ fn key(fw: &Firmware, asker: &Asker<'_>, request: &KeyRequest) -> Answer<[u8; 32
     let select = request.guest_field_select.get();
     let identity = asker.launched.identity.as_ref();
     let (vmpl, svn) = (request.vmpl.get(), request.guest_svn.get());
-    let newer_tcb = request.tcb_version.iter().zip(&TCB).any(|(a, b)| a > b);
+    let newer_tcb = is_newer(&request.tcb_version);
     if request.reserved.get() != 0
         || select & !FIELDS != 0
         || vmpl < asker.vmpl

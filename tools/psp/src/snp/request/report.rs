@@ -9,7 +9,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{Answer, Asker, status};
 use crate::crypto::cert::le_extend;
 use crate::firmware::{API, BUILD, Firmware};
-use crate::snp::platform::TCB;
+use crate::snp::config::TCB;
 use crate::snp::wire::{Report, ReportRequest, ReportResponse, Signature};
 use crate::status::{Result, Status};
 
@@ -31,18 +31,20 @@ const SIGNING_KEY_SHIFT: u32 = 2;
 #[repr(u32)]
 enum Signer {
     Vcek = 0,
+    Vlek = 1,
     None = 7,
 }
 
 /// The key that a request selects: INVALID_PARAM, INVALID_KEY. unspecified: whether a report is
 /// refused if its key is not there.
 fn signer(fw: &Firmware, asker: &Asker<'_>, select: u32) -> Answer<Signer> {
+    let vlek = fw.snp.vlek.is_some();
     match select {
+        3.. => Err(Status::INVALID_PARAM),
         _ if fw.snp.reported.mask_chip_key => Ok(Signer::None),
-        0 | 1 if asker.launched.vcek_disabled => Err(Status::INVALID_KEY),
-        0 | 1 => Ok(Signer::Vcek),
-        2 => Err(Status::INVALID_KEY),
-        _ => Err(Status::INVALID_PARAM),
+        0 | 2 if vlek => Ok(Signer::Vlek),
+        0 | 1 if !asker.launched.vcek_disabled => Ok(Signer::Vcek),
+        _ => Err(Status::INVALID_KEY),
     }
 }
 
@@ -69,7 +71,7 @@ fn unsigned(fw: &Firmware, asker: &Asker<'_>, request: &ReportRequest, signer: S
     if fw.snp.rapl_disabled {
         info |= INFO_RAPL_DISABLED;
     }
-    if fw.snp.max_snp_asid.is_some() {
+    if fw.snp.ciphertext_hiding {
         info |= INFO_CIPHERTEXT_HIDING;
     }
     report.platform_info = U64::new(info);
@@ -117,8 +119,13 @@ fn report(fw: &Firmware, asker: &Asker<'_>, request: &ReportRequest) -> Answer<R
     }
     let signer = signer(fw, asker, request.key_select.get())?;
     let mut report = unsigned(fw, asker, request, signer);
-    if signer == Signer::Vcek {
-        let key = fw.platform.chip.vcek(&fw.snp.reported.tcb);
+    let tcb = &fw.snp.reported.tcb;
+    let key = match (signer, &fw.snp.vlek) {
+        (Signer::Vcek, _) => Some(fw.platform.chip.vcek(tcb)),
+        (Signer::Vlek, Some(vlek)) => Some(vlek.key(tcb)),
+        _ => None,
+    };
+    if let Some(key) = key {
         let (r, s) = key.sign_sha384(body(&report));
         report.signature = Signature {
             r: le_extend(&r),
