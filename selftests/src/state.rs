@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::psp::Psp;
 
@@ -70,6 +70,30 @@ pub fn charged(cgroup: &str) -> Result<Option<u64>> {
     };
     let sev = current.lines().find_map(|line| line.strip_prefix("sev "));
     Ok(sev.map(str::parse).transpose()?)
+}
+
+/// A line of the table of encryption contexts in debugfs, which only our module has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextRow {
+    /// How far the guest is.
+    pub state: String,
+    /// `owner` or `mirror`.
+    pub role: String,
+    /// The process that made the VM, or took the context over.
+    pub pid: u32,
+}
+
+/// All encryption contexts with their users.
+pub fn context_rows() -> Result<Vec<ContextRow>> {
+    let table = read("/sys/kernel/debug/kvm_amd_sev/contexts")?;
+    let row = |line: &str| -> Result<ContextRow> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_asid, _kind, _handle, state, _pinned, role, pid, ..] = words[..] else {
+            bail!("a row of another form: {line:?}");
+        };
+        Ok(ContextRow { state: state.into(), role: role.into(), pid: pid.parse()? })
+    };
+    table.lines().skip(1).map(row).collect()
 }
 
 /// Pages that the machine has (`MemTotal`).

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::errno::Errno::EBUSY;
 use sev_vm::cgroup::{self, Cgroup};
 use sev_vm::cmd::Answer;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             ("move_between", move_between),
             ("move_es_between", move_es_between),
             ("move_mirror", move_mirror),
+            ("move_mirror_between", move_mirror_between),
         ],
     )
 }
@@ -186,6 +187,26 @@ fn move_mirror(t: &mut Test) -> Result<()> {
     drop(taker);
     t.contexts(0)?;
     charges(t, "closed", &group, (leaked, 0))
+}
+
+/// Whoever takes a mirror over pays nothing; the owner's group still does. Not on the stock module,
+/// where the charge would never go.
+fn move_mirror_between(_: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    if !host.is_ours() {
+        return Ok(());
+    }
+    let (owners, takers) = (Cgroup::new("owners", "sev 1")?, Cgroup::new("takers", "sev 0")?);
+    owners.enter()?;
+    let owner = Kind::Sev.started(&host, VmType::Sev)?;
+    let mirror = small(&host, VmType::Sev)?;
+    ensure!(mirror.copy_from(&owner).is_ok(), "copy");
+    takers.enter()?;
+    let taker = small(&host, VmType::Sev)?;
+    let answer = taker.move_from(&mirror);
+    ensure!(answer.is_ok(), "move: {answer}");
+    ensure!((owners.charges()?, takers.charges()?) == ((1, 0), (0, 0)), "charges");
+    Ok(())
 }
 
 /// The stock module does not move the number of the descriptor along.

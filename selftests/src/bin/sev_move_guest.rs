@@ -16,6 +16,7 @@ use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::{GuestMemory, Mapping};
 use sev_vm::other::{self, Other};
+use sev_vm::state::context_rows;
 use sev_vm::vm::Vm;
 
 const SHARED: usize = guest::SHARED.start as usize;
@@ -198,6 +199,10 @@ fn other_process(t: &mut Test) -> Result<()> {
             }
             t.case(&format!("{case}_move"), vm.move_from_fd(fd.as_raw_fd()), Answer::OK_KEPT);
             drop(fd);
+            if host.is_ours() {
+                let holders: Vec<_> = context_rows()?.iter().map(|row| row.pid).collect();
+                ensure!(holders == [std::process::id()], "{case}: held by {holders:?}");
+            }
             if kind == Kind::Sev {
                 vm.add_vcpu(&host, ARGUMENTS)?;
                 vm.vcpus[0].run_to_halt()?;

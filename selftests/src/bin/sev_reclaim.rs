@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use kvm_bindings::kvm_enc_region;
 use sev_vm::cmd::Answer;
+use sev_vm::context::beside;
 use sev_vm::cpu::OnCpu;
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             ("not_sev", not_sev),
             ("unregistered_region", unregistered_region),
             ("closed_vm", closed_vm),
+            ("moved_vm", moved_vm),
         ],
     )
 }
@@ -143,4 +145,19 @@ fn closed_vm(t: &mut Test) -> Result<()> {
     })?;
     t.check("flushed", caused >= 1);
     Ok(())
+}
+
+/// A move leaves nothing in the caches of CPUs of which the destination does not know.
+fn moved_vm(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let source = ran_on(&host, 1)?;
+    let taker = beside(&host, VmType::Sev, &source)?;
+    let mut answer = Answer::OK;
+    let caused = wbinvd(t, || {
+        answer = taker.move_from(&source);
+        Ok(())
+    })?;
+    t.case("move", answer, Answer::OK_KEPT);
+    t.value("moved", caused, 1);
+    zap(t, "taker", &taker, 0)
 }

@@ -90,6 +90,12 @@ fn send_start(t: &mut Test) -> Result<()> {
         bound.send_start(&mut good.clone()),
         Answer::firmware(status::POLICY_FAILURE),
     );
+    // A policy that lets it go is told.
+    let other = Vm::started(&host, policy::NO_KEY_SHARING)?;
+    other.launch(guest::idle())?;
+    let mut argument = good;
+    t.case("with_policy", other.send_start(&mut argument), Answer::OK);
+    t.value("with_policy_told", argument.policy, policy::NO_KEY_SHARING);
     // Firmware has started the session when the blob turns out not to be writable.
     let read_only = bad::read_only(&[0; 128])?;
     let mut argument = kvm_sev_send_start { session_uaddr: read_only.addr(), ..good };

@@ -18,6 +18,7 @@ use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::{Mapping, PAGE};
 use sev_vm::other;
+use sev_vm::state::context_rows;
 use sev_vm::transfer::{
     ARGUMENTS, Certificates, HEADER_LEN, Packet, SESSION_LEN, VALUE, send_argument, sender,
 };
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         env!("CARGO_BIN_NAME"),
         &[
             ("order", order),
+            ("states", states),
             ("receive_start", receive_start),
             ("receive_data", receive_data),
             ("runs_on_elsewhere", runs_on_elsewhere),
@@ -81,6 +83,45 @@ fn order(t: &mut Test) -> Result<()> {
         t.case(&format!("{name}_receive"), vm.receive_page(0, &packet), Answer::refused(errno));
     }
     Ok(())
+}
+
+/// Our module's table in debugfs follows a guest from its launch to its end elsewhere.
+fn states(_: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    if !host.is_ours() {
+        return Ok(());
+    }
+    let expect = |expected: &[&str]| -> Result<()> {
+        let seen: Vec<_> = context_rows()?.into_iter().map(|row| row.state).collect();
+        ensure!(seen == expected, "{seen:?} instead of {expected:?}");
+        Ok(())
+    };
+    let own = Certificates::own()?;
+    let from = Vm::sev(&host)?;
+    expect(&["initialised"])?;
+    ensure!(from.launch_start(&mut Default::default()).is_ok(), "LAUNCH_START");
+    expect(&["launching"])?;
+    from.load(guest::idle());
+    from.encrypt(guest::LAUNCHED)?;
+    from.measurement()?;
+    expect(&["secret"])?;
+    ensure!(from.launch_finish().is_ok(), "LAUNCH_FINISH");
+    expect(&["running"])?;
+    from.send_to(&own)?;
+    expect(&["sending"])?;
+    ensure!(from.send_cancel().is_ok(), "SEND_CANCEL");
+    expect(&["running"])?;
+    let (bits, session) = from.send_to(&own)?;
+    let packet = from.send_page(0)?;
+    ensure!(from.send_finish().is_ok(), "SEND_FINISH");
+    expect(&["sent"])?;
+    drop(from);
+    let to = Vm::sev(&host)?;
+    ensure!(to.receive_from(&own.pdh, &session, bits).is_ok(), "RECEIVE_START");
+    expect(&["receiving"])?;
+    ensure!(to.receive_page(0, &packet).is_ok(), "RECEIVE_UPDATE_DATA");
+    ensure!(to.receive_finish().is_ok(), "RECEIVE_FINISH");
+    expect(&["running"])
 }
 
 fn receive_start(t: &mut Test) -> Result<()> {
