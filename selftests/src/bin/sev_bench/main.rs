@@ -5,7 +5,9 @@
 //! there the TSC advances by the same amount with every instruction, so a difference of two
 //! readings is a number of instructions. Of several rounds the least counts, as interrupts and
 //! other tasks only ever add to it. Each row of the output is
-//! `bench NAME instructions=N commands=A,B,... wbinvd=N`.
+//! `bench NAME instructions=N allocations=N kept=BYTES commands=A,B,... wbinvd=N`.
+
+mod memory;
 
 use std::arch::x86_64::_rdtsc;
 use std::collections::BTreeMap;
@@ -25,8 +27,12 @@ use sev_vm::psp::Psp;
 use sev_vm::vcpu::Exit;
 use sev_vm::vm::{Vm, addr_of};
 
+use memory::{Allocations, allocations};
+
 /// Rounds of each measurement.
 const ROUNDS: usize = 12;
+/// Rounds in which allocations are counted: in some of them the allocator itself needs pages.
+const MEMORY_ROUNDS: usize = 4;
 /// Instructions of the loop that shows what an instruction is worth.
 const CALIBRATION: u64 = 2_000_000;
 
@@ -78,7 +84,13 @@ impl Bench {
             result?;
             least = least.min(end - start);
         }
-        // Asked in a round of its own: the port costs instructions, too.
+        // In rounds of their own: tracing and the port cost instructions, too.
+        let mut memory = Allocations { count: u64::MAX, kept: u64::MAX };
+        for _ in 0..MEMORY_ROUNDS {
+            let mut subject = prepare(&self.host)?;
+            let ((), counted) = allocations(|| operation(&self.host, &mut subject))?;
+            memory = memory.min(counted);
+        }
         let mut subject = prepare(&self.host)?;
         let wbinvd = self.psp.machine()?.wbinvd;
         let host = &self.host;
@@ -92,11 +104,17 @@ impl Bench {
         let commands: Vec<_> = commands.iter().map(|(name, n)| format!("{name}:{n}")).collect();
         let instructions = least / self.ticks;
         let commands = if commands.is_empty() { "-".into() } else { commands.join(",") };
-        println!("bench {name} instructions={instructions} commands={commands} wbinvd={wbinvd}");
+        let Allocations { count, kept } = memory;
+        println!(
+            "bench {name} instructions={instructions} allocations={count} kept={kept} \
+             commands={commands} wbinvd={wbinvd}"
+        );
         Ok(())
     }
 }
 
+/// VMGEXITs of a run.
+const EXITS: u64 = 64;
 /// Pages shared with the host: least number of ticks, the GHCB, and what it holds before each exit.
 const LEAST: u64 = guest::SHARED.start;
 const GHCB: u64 = LEAST + PAGE as u64;
@@ -156,14 +174,30 @@ fn answered_vmgexits(bench: &mut Bench) -> Result<()> {
     let by_msr = msrs.map(|(name, value)| (name, None, value));
 
     for (name, ghcb, msr) in by_page.into_iter().chain(by_msr) {
-        let args = [0, 0, 64, msr];
-        let mut vm = Setup::version(2).launch(&bench.host, vmgexits(), &[args])?;
-        if let Some(ghcb) = ghcb {
-            vm.memory.write(REQUEST as usize, &ghcb.0);
-        }
+        let prepare = |exits| -> Result<Vm> {
+            let vm = Setup::version(2).launch(&bench.host, vmgexits(), &[[0, 0, exits, msr]])?;
+            if let Some(ghcb) = &ghcb {
+                vm.memory.write(REQUEST as usize, &ghcb.0);
+            }
+            Ok(vm)
+        };
+        let mut vm = prepare(EXITS)?;
         vm.vcpus[0].run_to_halt()?;
         let instructions = vm.memory.read_u64(LEAST as usize) / bench.ticks;
-        println!("bench VMGEXIT, {name} instructions={instructions} commands=- wbinvd=0");
+
+        // What more exits cost more: the first ones map the guest's pages.
+        let mut runs = [Allocations::default(); 2];
+        for (run, exits) in runs.iter_mut().zip([EXITS, 3 * EXITS]) {
+            let mut vm = prepare(exits)?;
+            (_, *run) = allocations(|| vm.vcpus[0].run_to_halt())?;
+        }
+        let more =
+            |of: fn(&Allocations) -> u64| of(&runs[1]).saturating_sub(of(&runs[0])) / (2 * EXITS);
+        let (count, kept) = (more(|run| run.count), more(|run| run.kept));
+        println!(
+            "bench VMGEXIT, {name} instructions={instructions} allocations={count} kept={kept} \
+             commands=- wbinvd=0"
+        );
     }
     Ok(())
 }
