@@ -16,6 +16,7 @@
 //! | [`ghcb`] | layout, requests and answers of the GHCB |
 //! | [`hostile`] | hostile VMGEXITs from a seed |
 //! | [`step`] | an ES guest that makes one VMGEXIT at a time |
+//! | [`snp`] | SEV-SNP VMs |
 //! | [`cgroup`] | groups of the misc controller |
 //! | [`context`] | both kinds of VM, mirrors and moves |
 //! | [`transfer`] | SEND and RECEIVE: from one platform to another |
@@ -46,6 +47,7 @@ pub mod mem;
 pub mod other;
 pub mod psp;
 pub mod save_area;
+pub mod snp;
 pub mod state;
 pub mod step;
 pub mod tenant;
