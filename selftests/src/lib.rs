@@ -17,6 +17,8 @@
 //! | [`hostile`] | hostile VMGEXITs from a seed |
 //! | [`step`] | an ES guest that makes one VMGEXIT at a time |
 //! | [`snp`] | SEV-SNP VMs |
+//! | [`snp_image`] | a firmware image for them, and its digest by others |
+//! | [`snp_identity`] | ID blocks |
 //! | [`cgroup`] | groups of the misc controller |
 //! | [`context`] | both kinds of VM, mirrors and moves |
 //! | [`transfer`] | SEND and RECEIVE: from one platform to another |
@@ -48,6 +50,8 @@ pub mod other;
 pub mod psp;
 pub mod save_area;
 pub mod snp;
+pub mod snp_identity;
+pub mod snp_image;
 pub mod state;
 pub mod step;
 pub mod tenant;
