@@ -145,7 +145,13 @@ impl Imaged {
             fd.set_cpuid2(&host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
             let reset = if number == 0 { RESET } else { AP_RESET };
             let mut sregs = fd.get_sregs()?;
+            // Accessed, and a busy 32-bit TSS: as QEMU sets them, not as KVM makes them.
             sregs.cs.base = u64::from(reset & 0xffff_0000);
+            (sregs.cs.type_, sregs.tr.type_) = (11, 11);
+            for data in [&mut sregs.ds, &mut sregs.es, &mut sregs.ss, &mut sregs.fs, &mut sregs.gs]
+            {
+                data.type_ = 3;
+            }
             fd.set_sregs(&sregs)?;
             let mut regs = fd.get_regs()?;
             (regs.rip, regs.rdx) = (u64::from(reset & 0xffff), CPU.sig() as u64);

@@ -107,7 +107,7 @@ fn order(t: &mut Test) -> Result<()> {
     let again = vm.snp_launch_finish(&mut finish());
     t.check("twice_with_vcpus_refused", !again.is_ok());
     t.record("twice_with_vcpus", again);
-    t.contexts(1)
+    t.contexts(2)
 }
 
 /// Firmware's digest is the crate's, for any number of vCPUs, content and features.

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             ("fields", fields),
             ("lengths", lengths),
             ("source", source),
+            ("null_source", null_source),
             ("pointers", pointers),
             ("not_private", not_private),
             ("slots", slots),
@@ -179,12 +180,6 @@ fn source(t: &mut Test) -> Result<()> {
         let after = update(t, &format!("{name}_tail"), &vm, argument, Answer::OK_KEPT);
         t.value(&format!("{name}_tail_len"), after.len, PAGE as u64);
         vm.punch(AREA..AREA + PAGE)?;
-        // No source: the address is not looked at before it is used.
-        let null = kvm_sev_snp_launch_update { uaddr: 0, ..vm.update_of(kind, AREA..AREA + PAGE) };
-        let mut argument = null;
-        let answer = vm.snp_launch_update(&mut argument);
-        t.check(&format!("{name}_null_refused"), !answer.is_ok());
-        t.record(&format!("{name}_null"), answer);
         let argument = kvm_sev_snp_launch_update {
             uaddr: read_only.addr(),
             ..vm.update_of(kind, AREA..AREA + PAGE)
@@ -193,6 +188,24 @@ fn source(t: &mut Test) -> Result<()> {
         update(t, &format!("{name}_read_only"), &vm, argument, expected);
         vm.punch(AREA..AREA + PAGE)?;
     }
+    Ok(())
+}
+
+/// Address 0 is no source. The C module takes that for a bug of its own and warns, which fails any
+/// run: only ours is asked.
+fn null_source(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let vm = started(&host)?;
+    if host.is_ours() {
+        for (name, kind) in PageType::ALL.into_iter().filter(|(_, kind)| *kind != PageType::Zero) {
+            let null =
+                kvm_sev_snp_launch_update { uaddr: 0, ..vm.update_of(kind, AREA..AREA + PAGE) };
+            update(t, name, &vm, null, Answer::refused(EINVAL));
+        }
+    }
+    let null =
+        kvm_sev_snp_launch_update { uaddr: 0, ..vm.update_of(PageType::Zero, AREA..AREA + PAGE) };
+    update(t, "zero", &vm, null, Answer::OK_KEPT);
     Ok(())
 }
 
@@ -303,7 +316,7 @@ fn end_of_slot(t: &mut Test) -> Result<()> {
         t.value(&format!("{name}_gfn"), after.gfn_start, (end / PAGE) as u64);
         t.value(&format!("{name}_len"), after.len, 3 * PAGE as u64);
         let advanced = if kind == PageType::Zero { 0 } else { 2 * PAGE as u64 };
-        t.value(&format!("{name}_uaddr"), after.uaddr, argument.uaddr + advanced);
+        t.value(&format!("{name}_uaddr"), after.uaddr - argument.uaddr, advanced);
         update(t, &format!("{name}_rest"), &vm, after, Answer::refused(EINVAL));
     }
     let vm = started(&host)?;
