@@ -19,6 +19,9 @@
 //! | [`snp`] | SEV-SNP VMs |
 //! | [`snp_image`] | a firmware image for them, and its digest by others |
 //! | [`snp_identity`] | ID blocks |
+//! | [`snp_guest`] | SNP VMs, and the VMM that answers their guests |
+//! | [`snp_guest_program`] | programs of SNP guests: what the test tells them to do |
+//! | [`snp_guest_psc`] | page state change requests |
 //! | [`cgroup`] | groups of the misc controller |
 //! | [`context`] | both kinds of VM, mirrors and moves |
 //! | [`transfer`] | SEND and RECEIVE: from one platform to another |
@@ -52,6 +55,9 @@ pub mod save_area;
 pub mod snp;
 pub mod snp_identity;
 pub mod snp_image;
+pub mod snp_guest;
+pub mod snp_guest_program;
+pub mod snp_guest_psc;
 pub mod state;
 pub mod step;
 pub mod tenant;

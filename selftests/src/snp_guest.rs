@@ -1,0 +1,576 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! SNP VMs whose vCPUs are puppets of the test ([`crate::snp_guest_program`]), and the part of a
+//! VMM that answers them.
+//!
+//! The first 2 MiB of guest memory are launched memory, shared pages and private pages; two
+//! areas of 2 MiB follow for tests that change the state of pages. Virtual addresses equal
+//! physical ones with the C-bit; the whole memory is mapped a second time without it from
+//! [`SHARED_VIEW`]. All memory but [`SHARED`] has the attribute "private" at first; of that,
+//! [`guest::LAUNCHED`] is validated by the launch.
+
+use std::fmt::{self, Write};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Result, bail, ensure};
+use kvm_bindings::*;
+use kvm_ioctls::{VcpuExit, VmFd};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::cmd::Answer;
+use crate::es::{self, Guest};
+use crate::ghcb::{Field, Ghcb};
+use crate::guest;
+use crate::host::{EncryptionLeaf, Host, VmType};
+use crate::mem::{GuestMemory, Mapping, PAGE};
+use crate::snp_guest_program::{Command, mailbox, note_exception, puppet};
+use crate::vcpu::Vcpu;
+use crate::vm::{Vm, addr_of};
+
+/// Bytes of guest memory.
+pub const MEMORY: u64 = 6 << 20;
+/// Bytes of a large page.
+pub const LARGE: u64 = 2 << 20;
+/// Pages without C-bit in both views: mailboxes, GHCBs, buffers.
+pub const SHARED: Range<u64> = 0x2_0000..0x4_0000;
+/// Shared pages that are free for buffers.
+pub const BUFFERS: Range<u64> = 0x2_8000..0x4_0000;
+/// Where the firmware puts the secrets of a guest that asks for them.
+pub const SECRETS: u64 = 0x4_0000;
+/// Private pages that are not validated.
+pub const PRIVATE: Range<u64> = 0x5_0000..0x20_0000;
+/// The first of two areas of 2 MiB, private and not validated.
+pub const AREA: u64 = LARGE;
+/// Virtual address of the view without C-bit.
+pub const SHARED_VIEW: u64 = 0x8000_0000;
+/// vCPUs that there are mailboxes for.
+pub const MOST_VCPUS: usize = 4;
+/// Where free launched memory for other programs is.
+pub const OTHER_CODE: u64 = 0x1_4000;
+
+/// Policy: the bit that must be one, and SMT.
+pub const POLICY: u64 = 0x3_0000;
+/// `KVM_HC_MAP_GPA_RANGE`.
+pub const MAP_GPA_RANGE: u64 = 12;
+/// Bits of the third argument of that hypercall.
+pub mod map {
+    /// The size is 2 MiB.
+    pub const LARGE: u64 = 1;
+    /// To private.
+    pub const ENCRYPTED: u64 = 1 << 4;
+}
+/// `KVM_MEMORY_EXIT_FLAG_PRIVATE`.
+const FAULT_PRIVATE: u64 = 1 << 3;
+/// `KVM_EXIT_SNP_REQ_CERTS` (linux/kvm.h).
+const EXIT_SNP_REQ_CERTS: u32 = 43;
+/// `KVM_SEV_SNP_ENABLE_REQ_CERTS` (asm/kvm.h).
+pub const ENABLE_REQ_CERTS: u32 = 103;
+
+/// Exits to userspace in one command before it counts as endless.
+const MOST_EXITS: u32 = 2000;
+
+/// Page of a vCPU's mailbox.
+pub const fn mailbox_of(vcpu: usize) -> u64 {
+    SHARED.start + 2 * (vcpu * PAGE) as u64
+}
+
+/// Page of a vCPU's GHCB.
+pub const fn ghcb_of(vcpu: usize) -> u64 {
+    mailbox_of(vcpu) + PAGE as u64
+}
+
+/// How to set up an SNP VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// vCPUs; all of them are launched as puppets.
+    pub vcpus: usize,
+    /// `KVM_MAP_GPA_RANGE` exits to userspace.
+    pub hypercalls: bool,
+    /// Interrupt controllers in the kernel.
+    pub irqchip: bool,
+    /// With a secrets page at [`SECRETS`].
+    pub secrets: bool,
+    /// Certificates are asked from userspace.
+    pub certificates: bool,
+    /// The guest's policy.
+    pub policy: u64,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            vcpus: 1,
+            hypercalls: true,
+            irqchip: false,
+            secrets: false,
+            certificates: false,
+            policy: POLICY,
+        }
+    }
+}
+
+impl Setup {
+    /// One vCPU for each puppet.
+    pub fn vcpus(vcpus: usize) -> Self {
+        Self { vcpus, ..Default::default() }
+    }
+
+    /// Creates, fills and launches the VM.
+    pub fn launch(self, host: &Host) -> Result<SnpGuest> {
+        ensure!(self.vcpus <= MOST_VCPUS, "mailboxes are for {MOST_VCPUS} vCPUs");
+        let memory = GuestMemory::new(MEMORY as usize)?;
+        let fd = host.create_vm(VmType::Snp)?;
+        let private = private_memory(&fd)?;
+        let slot = kvm_userspace_memory_region2 {
+            flags: KVM_MEM_GUEST_MEMFD,
+            memory_size: MEMORY,
+            userspace_addr: memory.addr(),
+            guest_memfd: private.as_raw_fd() as u32,
+            ..Default::default()
+        };
+        // SAFETY: the range is mapped as long as `memory` lives, which is in the same object as
+        // the VM's file.
+        unsafe { fd.set_user_memory_region2(slot)? };
+        if self.hypercalls {
+            let cap = kvm_enable_cap {
+                cap: KVM_CAP_EXIT_HYPERCALL,
+                args: [1 << MAP_GPA_RANGE, 0, 0, 0],
+                ..Default::default()
+            };
+            fd.enable_cap(&cap)?;
+        }
+        if self.irqchip {
+            fd.create_irq_chip()?;
+        }
+        let c_mask = EncryptionLeaf::read().c_mask();
+        let mut vm = Vm { vcpus: Vec::new(), fd, memory, sev_fd: host.sev_fd(), c_mask };
+        set_private(&vm.fd, 0..MEMORY, true)?;
+        set_private(&vm.fd, SHARED, false)?;
+        succeeded("KVM_SEV_INIT2", vm.init2(&mut kvm_sev_init::default()))?;
+        if self.certificates {
+            succeeded("KVM_SEV_SNP_ENABLE_REQ_CERTS", vm.command(ENABLE_REQ_CERTS, 0))?;
+        }
+        let arguments: Vec<_> =
+            (0..self.vcpus).map(|vcpu| [mailbox_of(vcpu), 0, 0, 0]).collect();
+        es::prepare(
+            &mut vm,
+            host,
+            Guest { program: puppet(), handler: Some(note_exception()) },
+            &arguments,
+        )?;
+        write_page_tables(&vm.memory, c_mask);
+        for (i, vcpu) in vm.vcpus.iter_mut().enumerate() {
+            let mut registers = vcpu.fd().get_regs()?;
+            registers.rsp = stack_of(i);
+            vcpu.fd().set_regs(&registers)?;
+        }
+        let guest = SnpGuest { vm, private };
+        guest.seal(self)?;
+        Ok(guest)
+    }
+}
+
+/// Top of a vCPU's stack, in launched memory.
+pub fn stack_of(vcpu: usize) -> u64 {
+    guest::LAUNCHED.end as u64 - (vcpu * PAGE) as u64
+}
+
+fn succeeded(what: &str, answer: Answer) -> Result<()> {
+    ensure!(answer.is_ok(), "{what}: {answer}");
+    Ok(())
+}
+
+fn private_memory(vm: &VmFd) -> Result<OwnedFd> {
+    let raw = vm.create_guest_memfd(kvm_create_guest_memfd { size: MEMORY, ..Default::default() })?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// `KVM_SET_MEMORY_ATTRIBUTES`: makes a range private or shared.
+pub fn set_private(vm: &VmFd, range: Range<u64>, private: bool) -> Result<(), kvm_ioctls::Error> {
+    vm.set_memory_attributes(kvm_memory_attributes {
+        address: range.start,
+        size: range.end - range.start,
+        attributes: if private { u64::from(KVM_MEMORY_ATTRIBUTE_PRIVATE) } else { 0 },
+        flags: 0,
+    })
+}
+
+/// Page tables as the head of this file says.
+fn write_page_tables(memory: &Mapping, c_mask: u64) {
+    const PRESENT_WRITABLE: u64 = 3;
+    const IS_LARGE: u64 = 1 << 7;
+    let [pml4, pdpt, pd, pd_mmio, pd_shared, pt] =
+        [0, 1, 2, 3, 4, 5].map(|i| guest::TABLES + i * PAGE as u64);
+    let entry = |table: u64, index: u64, value: u64| {
+        memory.write_u64((table + index * 8) as usize, value | PRESENT_WRITABLE);
+    };
+    entry(pml4, 0, pdpt | c_mask);
+    entry(pdpt, 0, pd | c_mask);
+    entry(pdpt, guest::MMIO.start >> 30, pd_mmio | c_mask);
+    entry(pdpt, SHARED_VIEW >> 30, pd_shared | c_mask);
+    entry(pd, 0, pt | c_mask);
+    for large in 1..MEMORY / LARGE {
+        entry(pd, large, large * LARGE | IS_LARGE | c_mask);
+    }
+    for large in 0..MEMORY / LARGE {
+        entry(pd_shared, large, large * LARGE | IS_LARGE);
+    }
+    entry(pd_mmio, 0, guest::MMIO.start | IS_LARGE);
+    for page in (0..LARGE).step_by(PAGE) {
+        let encrypted = if SHARED.contains(&page) { 0 } else { c_mask };
+        entry(pt, page / PAGE as u64, page | encrypted);
+    }
+}
+
+/// A launched SNP guest. Field order is drop order.
+pub struct SnpGuest {
+    /// The VM; `memory` is what the guest sees of its shared pages.
+    pub vm: Vm,
+    /// The guest_memfd.
+    pub private: OwnedFd,
+}
+
+impl SnpGuest {
+    fn seal(&self, setup: Setup) -> Result<()> {
+        let vm = &self.vm;
+        // Free for other programs; the launch measures it.
+        vm.memory.write(OTHER_CODE as usize, crate::snp_guest_program::counter().code());
+        let mut start = kvm_sev_snp_launch_start { policy: setup.policy, ..Default::default() };
+        let answer = vm.command(sev_cmd_id_KVM_SEV_SNP_LAUNCH_START, addr_of(&mut start));
+        succeeded("KVM_SEV_SNP_LAUNCH_START", answer)?;
+        let launched = guest::LAUNCHED.start as u64..guest::LAUNCHED.end as u64;
+        self.update(launched, KVM_SEV_SNP_PAGE_TYPE_NORMAL)?;
+        if setup.secrets {
+            self.update(SECRETS..SECRETS + PAGE as u64, KVM_SEV_SNP_PAGE_TYPE_SECRETS)?;
+        }
+        let mut finish = kvm_sev_snp_launch_finish::default();
+        let answer = vm.command(sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH, addr_of(&mut finish));
+        succeeded("KVM_SEV_SNP_LAUNCH_FINISH", answer)
+    }
+
+    /// LAUNCH_UPDATE with the content of the shared memory at the same place.
+    fn update(&self, range: Range<u64>, kind: u32) -> Result<()> {
+        let mut update = kvm_sev_snp_launch_update {
+            gfn_start: range.start / PAGE as u64,
+            uaddr: self.vm.memory.addr() + range.start,
+            len: range.end - range.start,
+            type_: kind as u8,
+            ..Default::default()
+        };
+        let answer = self.vm.command(sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE, addr_of(&mut update));
+        succeeded("KVM_SEV_SNP_LAUNCH_UPDATE", answer)?;
+        ensure!(update.len == 0, "KVM_SEV_SNP_LAUNCH_UPDATE left {} bytes", update.len);
+        Ok(())
+    }
+
+    /// One vCPU with what it needs to run.
+    pub fn actor(&mut self, vcpu: usize) -> Actor<'_> {
+        let Vm { vcpus, fd, memory, .. } = &mut self.vm;
+        Actor { vcpu: &mut vcpus[vcpu], vm: fd, memory, index: vcpu, vmm: Vmm::default() }
+    }
+
+    /// Every vCPU, to run each in a thread of its own.
+    pub fn actors(&mut self) -> Vec<Actor<'_>> {
+        let Vm { vcpus, fd, memory, .. } = &mut self.vm;
+        let (fd, memory): (&VmFd, &Mapping) = (fd, memory);
+        let actor =
+            |(index, vcpu)| Actor { vcpu, vm: fd, memory, index, vmm: Vmm::default() };
+        vcpus.iter_mut().enumerate().map(actor).collect()
+    }
+
+    /// Frees private memory: the guest's content is lost.
+    pub fn punch(&self, range: Range<u64>) -> Result<(), Errno> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let (offset, len) = (range.start as i64, (range.end - range.start) as i64);
+        fallocate(&self.private, flags, offset, len)
+    }
+}
+
+/// How the VMM answers what the guest asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Does it.
+    Serve,
+    /// Returns this number instead of doing anything.
+    Return(u64),
+    /// Stops the command there, without an answer.
+    Stop,
+}
+
+/// The VMM's behaviour during a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Vmm {
+    /// To page state changes.
+    pub hypercalls: Reply,
+    /// From this hypercall of a command on, all others are served.
+    pub hypercalls_from: u32,
+    /// To memory faults: [`Reply::Return`] is no answer to those.
+    pub faults: Reply,
+    /// To requests for certificates.
+    pub certificates: Reply,
+    /// What is written over `npages` when certificates are asked for.
+    pub pages: Option<u64>,
+}
+
+impl Default for Vmm {
+    fn default() -> Self {
+        Self {
+            hypercalls: Reply::Serve,
+            hypercalls_from: 0,
+            faults: Reply::Stop,
+            certificates: Reply::Return(0),
+            pages: None,
+        }
+    }
+}
+
+/// An exception in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// Its vector.
+    pub vector: u64,
+    /// Its error code; 0 if it has none.
+    pub code: u64,
+}
+
+impl Exception {
+    /// #VC of a page that is not validated.
+    pub const NOT_VALIDATED: Self = Self { vector: 29, code: 0x404 };
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Exits to userspace on the way.
+    pub exits: Vec<String>,
+    /// The command's results.
+    pub results: [u64; 2],
+    /// What ended it in the guest.
+    pub exception: Option<Exception>,
+    /// Whether the guest came to the command's end.
+    pub done: bool,
+}
+
+impl Outcome {
+    /// The exits as one word; `-` for none.
+    pub fn exits(&self) -> String {
+        if self.exits.is_empty() { "-".into() } else { self.exits.join(",") }
+    }
+
+    /// Whether it came to its end without an exception or exit.
+    pub fn quiet(&self) -> bool {
+        self.done && self.exception.is_none() && self.exits.is_empty()
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exits={} results={:x?}", self.exits(), self.results)?;
+        if let Some(Exception { vector, code }) = self.exception {
+            write!(f, " exception={vector}:{code:x}")?;
+        }
+        if !self.done {
+            write!(f, " unfinished")?;
+        }
+        Ok(())
+    }
+}
+
+/// One vCPU, and what runs it.
+pub struct Actor<'a> {
+    /// The vCPU.
+    pub vcpu: &'a mut Vcpu,
+    /// The VM's file.
+    pub vm: &'a VmFd,
+    /// The guest's shared memory.
+    pub memory: &'a Mapping,
+    /// The vCPU's number.
+    pub index: usize,
+    /// How requests are answered.
+    pub vmm: Vmm,
+}
+
+impl Actor<'_> {
+    /// Does a command.
+    pub fn command(&mut self, command: Command, arguments: [u64; 3]) -> Result<Outcome> {
+        self.post(command, arguments);
+        self.resume()
+    }
+
+    /// Puts a command into the mailbox.
+    pub fn post(&self, command: Command, arguments: [u64; 3]) {
+        let mailbox = mailbox_of(self.index) as usize;
+        self.memory.write_u64(mailbox + mailbox::COMMAND, command as u64);
+        for (i, argument) in arguments.into_iter().enumerate() {
+            self.memory.write_u64(mailbox + mailbox::ARGUMENTS + 8 * i, argument);
+        }
+        for offset in [mailbox::RESULTS, mailbox::RESULTS + 8, mailbox::VECTOR] {
+            self.memory.write_u64(mailbox + offset, 0);
+        }
+    }
+
+    fn word(&self, offset: usize) -> u64 {
+        self.memory.read_u64(mailbox_of(self.index) as usize + offset)
+    }
+
+    /// Runs the vCPU until its command is done, or it stops for good.
+    pub fn resume(&mut self) -> Result<Outcome> {
+        let done = self.word(mailbox::DONE);
+        let mut exits = Vec::new();
+        let mut hypercalls = 0;
+        let mut ended = false;
+        while !ended {
+            let (text, goes_on) = self.one_exit(&mut hypercalls)?;
+            ended = text == "hlt" && self.word(mailbox::DONE) == done + 1;
+            if !ended {
+                exits.push(text);
+            }
+            if !goes_on {
+                break;
+            }
+            ensure!(exits.len() < MOST_EXITS as usize, "more than {MOST_EXITS} exits");
+        }
+        let vector = self.word(mailbox::VECTOR);
+        let exception = Exception { vector, code: self.word(mailbox::ERROR_CODE) };
+        Ok(Outcome {
+            exits,
+            results: [self.word(mailbox::RESULTS), self.word(mailbox::RESULTS + 8)],
+            exception: (vector != 0).then_some(exception),
+            done: ended,
+        })
+    }
+
+    /// Runs the vCPU to its next exit: the exit as text, and whether it is to run again.
+    fn one_exit(&mut self, hypercalls: &mut u32) -> Result<(String, bool)> {
+        let (vm, vmm) = (self.vm, self.vmm);
+        let fd = self.vcpu.fd();
+        Ok(match fd.run() {
+            Ok(VcpuExit::Hlt) => ("hlt".into(), true),
+            Ok(VcpuExit::Hypercall(call)) => {
+                let [gpa, pages, attributes] = [call.args[0], call.args[1], call.args[2]];
+                let text = format!("map:{gpa:x}+{pages:x}:{attributes:x}");
+                ensure!(call.nr == MAP_GPA_RANGE, "hypercall {}", call.nr);
+                let served = *hypercalls < vmm.hypercalls_from;
+                *hypercalls += 1;
+                match vmm.hypercalls {
+                    Reply::Return(number) if !served => *call.ret = number,
+                    Reply::Stop if !served => return Ok((text, false)),
+                    _ => {
+                        let range = gpa..gpa + pages * PAGE as u64;
+                        let result = set_private(vm, range, attributes & map::ENCRYPTED != 0);
+                        // As QEMU: what cannot be is EINVAL.
+                        *call.ret = if result.is_err() { nix::libc::EINVAL as u64 } else { 0 };
+                    }
+                }
+                (text, true)
+            }
+            Ok(VcpuExit::MemoryFault { flags, gpa, size }) => {
+                let private = flags & FAULT_PRIVATE != 0;
+                let kind = if private { "private" } else { "shared" };
+                let text = format!("fault:{gpa:x}+{size:x}:{kind}");
+                if vmm.faults == Reply::Serve {
+                    set_private(vm, gpa..gpa + size, private)?;
+                }
+                (text, vmm.faults == Reply::Serve)
+            }
+            Ok(VcpuExit::SystemEvent(kind, data)) => {
+                (format!("system_event:{kind}:{data:x?}"), true)
+            }
+            Ok(VcpuExit::Shutdown) => ("shutdown".into(), false),
+            Ok(VcpuExit::FailEntry(reason, _)) => (format!("fail_entry:{reason:x}"), false),
+            Ok(VcpuExit::IoOut(port, _)) => (format!("out:{port:x}"), true),
+            Ok(VcpuExit::Unsupported(EXIT_SNP_REQ_CERTS)) => self.certificates()?,
+            Ok(other) => (format!("{other:?}").replace(' ', ""), false),
+            Err(error) => (format!("error:{:?}", Errno::from_raw(error.errno())), false),
+        })
+    }
+
+    /// Answers a request for certificates.
+    fn certificates(&mut self) -> Result<(String, bool)> {
+        let vmm = self.vmm;
+        let run = self.vcpu.fd().get_kvm_run();
+        // SAFETY: `padding` covers the whole union, which KVM has written; it is plain bytes.
+        let bytes = unsafe { &mut run.__bindgen_anon_1.padding };
+        let mut words = [0; 3];
+        for (i, word) in words.iter_mut().enumerate() {
+            for byte in (0..8).rev() {
+                *word = (*word << 8) | u64::from(bytes[8 * i + byte] as u8);
+            }
+        }
+        let [gpa, pages, before] = words;
+        let mut text = String::new();
+        write!(text, "certs:{gpa:x}+{pages:x}:{before:x}")?;
+        let (pages, reply) = match vmm.certificates {
+            Reply::Return(number) => (vmm.pages.unwrap_or(pages), number),
+            Reply::Serve => (pages, 0),
+            Reply::Stop => return Ok((text, false)),
+        };
+        for (i, word) in [pages, reply].into_iter().enumerate() {
+            for (j, byte) in word.to_le_bytes().into_iter().enumerate() {
+                bytes[8 * (i + 1) + j] = byte as _;
+            }
+        }
+        Ok((text, true))
+    }
+
+    /// VMGEXIT with this value of the GHCB MSR.
+    pub fn msr(&mut self, value: u64) -> Result<Outcome> {
+        self.command(Command::VmgExit, [value, 0, 0])
+    }
+
+    /// VMGEXIT with this GHCB.
+    pub fn vmgexit(&mut self, ghcb: &Ghcb) -> Result<(Outcome, Ghcb)> {
+        self.put_ghcb(ghcb);
+        let outcome = self.msr(ghcb_of(self.index))?;
+        Ok((outcome, self.ghcb()))
+    }
+
+    /// Writes the vCPU's GHCB.
+    pub fn put_ghcb(&self, ghcb: &Ghcb) {
+        self.memory.write(ghcb_of(self.index) as usize, &ghcb.0);
+    }
+
+    /// Reads the vCPU's GHCB.
+    pub fn ghcb(&self) -> Ghcb {
+        Ghcb(self.memory.read(ghcb_of(self.index) as usize, PAGE))
+    }
+
+    /// Tells KVM where the vCPU's GHCB is.
+    pub fn register(&mut self) -> Result<()> {
+        let gpa = ghcb_of(self.index);
+        let outcome = self.msr(gpa | 0x12)?;
+        ensure!(outcome.results[0] == gpa | 0x13, "GHCB registration: {outcome}");
+        Ok(())
+    }
+
+    /// PVALIDATE of 4 KiB: the result and the carry flag.
+    pub fn pvalidate(&mut self, gpa: u64, validate: bool) -> Result<Outcome> {
+        self.command(Command::Pvalidate, [gpa, 0, validate.into()])
+    }
+
+    /// Validates a page that is assigned; anything but a change is an error.
+    pub fn validate(&mut self, gpa: u64) -> Result<()> {
+        let outcome = self.pvalidate(gpa, true)?;
+        if !outcome.done || outcome.exception.is_some() || outcome.results != [0, 0] {
+            bail!("PVALIDATE of {gpa:#x}: {outcome}");
+        }
+        Ok(())
+    }
+
+    /// Reads a word at a virtual address.
+    pub fn load(&mut self, address: u64) -> Result<Outcome> {
+        self.command(Command::Load, [address, 0, 0])
+    }
+
+    /// Writes a word at a virtual address.
+    pub fn store(&mut self, address: u64, value: u64) -> Result<Outcome> {
+        self.command(Command::Store, [address, value, 0])
+    }
+}
+
+/// The two words of an answer in a GHCB.
+pub fn answer(ghcb: &Ghcb) -> (u64, u64) {
+    (ghcb.get(Field::Info1), ghcb.get(Field::Info2))
+}
