@@ -20,8 +20,11 @@
 //! | [`snp_image`] | a firmware image for them, and its digest by others |
 //! | [`snp_identity`] | ID blocks |
 //! | [`snp_guest`] | SNP VMs, and the VMM that answers their guests |
+//! | [`snp_guest_fuzz`] | hostile requests of SNP guests from a seed |
+//! | [`snp_guest_message`] | messages between guest and firmware |
 //! | [`snp_guest_program`] | programs of SNP guests: what the test tells them to do |
 //! | [`snp_guest_psc`] | page state change requests |
+//! | [`snp_guest_vmsa`] | save areas, and AP creation requests |
 //! | [`cgroup`] | groups of the misc controller |
 //! | [`context`] | both kinds of VM, mirrors and moves |
 //! | [`transfer`] | SEND and RECEIVE: from one platform to another |
@@ -56,8 +59,11 @@ pub mod snp;
 pub mod snp_identity;
 pub mod snp_image;
 pub mod snp_guest;
+pub mod snp_guest_fuzz;
+pub mod snp_guest_message;
 pub mod snp_guest_program;
 pub mod snp_guest_psc;
+pub mod snp_guest_vmsa;
 pub mod state;
 pub mod step;
 pub mod tenant;

@@ -10,7 +10,7 @@
 
 use std::fmt::{self, Write};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Result, bail, ensure};
 use kvm_bindings::*;
@@ -24,9 +24,10 @@ use crate::ghcb::{Field, Ghcb};
 use crate::guest;
 use crate::host::{EncryptionLeaf, Host, VmType};
 use crate::mem::{GuestMemory, Mapping, PAGE};
-use crate::snp_guest_program::{Command, mailbox, note_exception, puppet};
+use crate::snp::{self, PageType, policy};
+use crate::snp_guest_program::{Command, mailbox, note_snp_exception, puppet};
 use crate::vcpu::Vcpu;
-use crate::vm::{Vm, addr_of};
+use crate::vm::Vm;
 
 /// Bytes of guest memory.
 pub const MEMORY: u64 = 6 << 20;
@@ -49,8 +50,6 @@ pub const MOST_VCPUS: usize = 4;
 /// Where free launched memory for other programs is.
 pub const OTHER_CODE: u64 = 0x1_4000;
 
-/// Policy: the bit that must be one, and SMT.
-pub const POLICY: u64 = 0x3_0000;
 /// `KVM_HC_MAP_GPA_RANGE`.
 pub const MAP_GPA_RANGE: u64 = 12;
 /// Bits of the third argument of that hypercall.
@@ -64,8 +63,6 @@ pub mod map {
 const FAULT_PRIVATE: u64 = 1 << 3;
 /// `KVM_EXIT_SNP_REQ_CERTS` (linux/kvm.h).
 const EXIT_SNP_REQ_CERTS: u32 = 43;
-/// `KVM_SEV_SNP_ENABLE_REQ_CERTS` (asm/kvm.h).
-pub const ENABLE_REQ_CERTS: u32 = 103;
 
 /// Exits to userspace in one command before it counts as endless.
 const MOST_EXITS: u32 = 2000;
@@ -105,7 +102,7 @@ impl Default for Setup {
             irqchip: false,
             secrets: false,
             certificates: false,
-            policy: POLICY,
+            policy: policy::DEFAULT,
         }
     }
 }
@@ -121,42 +118,35 @@ impl Setup {
         ensure!(self.vcpus <= MOST_VCPUS, "mailboxes are for {MOST_VCPUS} vCPUs");
         let memory = GuestMemory::new(MEMORY as usize)?;
         let fd = host.create_vm(VmType::Snp)?;
-        let private = private_memory(&fd)?;
-        let slot = kvm_userspace_memory_region2 {
-            flags: KVM_MEM_GUEST_MEMFD,
-            memory_size: MEMORY,
-            userspace_addr: memory.addr(),
-            guest_memfd: private.as_raw_fd() as u32,
-            ..Default::default()
-        };
+        let c_mask = EncryptionLeaf::read().c_mask();
+        let mut vm = Vm { vcpus: Vec::new(), fd, memory, sev_fd: host.sev_fd(), c_mask };
+        let private = vm.guest_memfd(MEMORY as usize)?;
         // SAFETY: the range is mapped as long as `memory` lives, which is in the same object as
         // the VM's file.
-        unsafe { fd.set_user_memory_region2(slot)? };
+        unsafe { vm.fd.set_user_memory_region2(snp::slot(&vm, &private))? };
         if self.hypercalls {
             let cap = kvm_enable_cap {
                 cap: KVM_CAP_EXIT_HYPERCALL,
                 args: [1 << MAP_GPA_RANGE, 0, 0, 0],
                 ..Default::default()
             };
-            fd.enable_cap(&cap)?;
+            vm.fd.enable_cap(&cap)?;
         }
         if self.irqchip {
-            fd.create_irq_chip()?;
+            vm.fd.create_irq_chip()?;
         }
-        let c_mask = EncryptionLeaf::read().c_mask();
-        let mut vm = Vm { vcpus: Vec::new(), fd, memory, sev_fd: host.sev_fd(), c_mask };
         set_private(&vm.fd, 0..MEMORY, true)?;
         set_private(&vm.fd, SHARED, false)?;
         succeeded("KVM_SEV_INIT2", vm.init2(&mut kvm_sev_init::default()))?;
         if self.certificates {
-            succeeded("KVM_SEV_SNP_ENABLE_REQ_CERTS", vm.command(ENABLE_REQ_CERTS, 0))?;
+            succeeded("KVM_SEV_SNP_ENABLE_REQ_CERTS", vm.snp_enable_req_certs())?;
         }
         let arguments: Vec<_> =
             (0..self.vcpus).map(|vcpu| [mailbox_of(vcpu), 0, 0, 0]).collect();
         es::prepare(
             &mut vm,
             host,
-            Guest { program: puppet(), handler: Some(note_exception()) },
+            Guest { program: puppet(), handler: Some(note_snp_exception()) },
             &arguments,
         )?;
         write_page_tables(&vm.memory, c_mask);
@@ -165,7 +155,8 @@ impl Setup {
             registers.rsp = stack_of(i);
             vcpu.fd().set_regs(&registers)?;
         }
-        let guest = SnpGuest { vm, private };
+        let boot = vm.vcpus[0].fd().get_sregs()?;
+        let guest = SnpGuest { vm, private, boot };
         guest.seal(self)?;
         Ok(guest)
     }
@@ -179,12 +170,6 @@ pub fn stack_of(vcpu: usize) -> u64 {
 fn succeeded(what: &str, answer: Answer) -> Result<()> {
     ensure!(answer.is_ok(), "{what}: {answer}");
     Ok(())
-}
-
-fn private_memory(vm: &VmFd) -> Result<OwnedFd> {
-    let raw = vm.create_guest_memfd(kvm_create_guest_memfd { size: MEMORY, ..Default::default() })?;
-    // SAFETY: the descriptor is new, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// `KVM_SET_MEMORY_ATTRIBUTES`: makes a range private or shared.
@@ -230,28 +215,29 @@ pub struct SnpGuest {
     pub vm: Vm,
     /// The guest_memfd.
     pub private: OwnedFd,
+    /// System registers that vCPUs start with.
+    pub boot: kvm_sregs,
 }
 
 impl SnpGuest {
     fn seal(&self, setup: Setup) -> Result<()> {
         let vm = &self.vm;
         // Free for other programs; the launch measures it.
-        vm.memory.write(OTHER_CODE as usize, crate::snp_guest_program::counter().code());
-        let mut start = kvm_sev_snp_launch_start { policy: setup.policy, ..Default::default() };
-        let answer = vm.command(sev_cmd_id_KVM_SEV_SNP_LAUNCH_START, addr_of(&mut start));
+        vm.memory.write(OTHER_CODE as usize, crate::snp_guest_program::snp_counter().code());
+        let answer = vm.snp_launch_start(&mut snp::start(setup.policy));
         succeeded("KVM_SEV_SNP_LAUNCH_START", answer)?;
         let launched = guest::LAUNCHED.start as u64..guest::LAUNCHED.end as u64;
-        self.update(launched, KVM_SEV_SNP_PAGE_TYPE_NORMAL)?;
+        self.update(launched, PageType::Normal)?;
         if setup.secrets {
-            self.update(SECRETS..SECRETS + PAGE as u64, KVM_SEV_SNP_PAGE_TYPE_SECRETS)?;
+            self.update(SECRETS..SECRETS + PAGE as u64, PageType::Secrets)?;
         }
         let mut finish = kvm_sev_snp_launch_finish::default();
-        let answer = vm.command(sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH, addr_of(&mut finish));
+        let answer = vm.snp_launch_finish(&mut finish);
         succeeded("KVM_SEV_SNP_LAUNCH_FINISH", answer)
     }
 
     /// LAUNCH_UPDATE with the content of the shared memory at the same place.
-    fn update(&self, range: Range<u64>, kind: u32) -> Result<()> {
+    fn update(&self, range: Range<u64>, kind: PageType) -> Result<()> {
         let mut update = kvm_sev_snp_launch_update {
             gfn_start: range.start / PAGE as u64,
             uaddr: self.vm.memory.addr() + range.start,
@@ -259,7 +245,7 @@ impl SnpGuest {
             type_: kind as u8,
             ..Default::default()
         };
-        let answer = self.vm.command(sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE, addr_of(&mut update));
+        let answer = self.vm.snp_launch_update(&mut update);
         succeeded("KVM_SEV_SNP_LAUNCH_UPDATE", answer)?;
         ensure!(update.len == 0, "KVM_SEV_SNP_LAUNCH_UPDATE left {} bytes", update.len);
         Ok(())
@@ -280,12 +266,13 @@ impl SnpGuest {
         vcpus.iter_mut().enumerate().map(actor).collect()
     }
 
-    /// Frees private memory: the guest's content is lost.
-    pub fn punch(&self, range: Range<u64>) -> Result<(), Errno> {
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        let (offset, len) = (range.start as i64, (range.end - range.start) as i64);
-        fallocate(&self.private, flags, offset, len)
-    }
+}
+
+/// Frees pages of a guest_memfd: the guest's content is lost.
+pub fn punch(private: &OwnedFd, range: Range<u64>) -> Result<(), Errno> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let (offset, len) = (range.start as i64, (range.end - range.start) as i64);
+    fallocate(private, flags, offset, len)
 }
 
 /// How the VMM answers what the guest asks for.
@@ -306,6 +293,8 @@ pub struct Vmm {
     pub hypercalls: Reply,
     /// From this hypercall of a command on, all others are served.
     pub hypercalls_from: u32,
+    /// Page state changes of what is below this address fail with EINVAL.
+    pub refused_below: u64,
     /// To memory faults: [`Reply::Return`] is no answer to those.
     pub faults: Reply,
     /// To requests for certificates.
@@ -319,6 +308,7 @@ impl Default for Vmm {
         Self {
             hypercalls: Reply::Serve,
             hypercalls_from: 0,
+            refused_below: 0,
             faults: Reply::Stop,
             certificates: Reply::Return(0),
             pages: None,
@@ -459,9 +449,9 @@ impl Actor<'_> {
                     Reply::Stop if !served => return Ok((text, false)),
                     _ => {
                         let range = gpa..gpa + pages * PAGE as u64;
-                        let result = set_private(vm, range, attributes & map::ENCRYPTED != 0);
-                        // As QEMU: what cannot be is EINVAL.
-                        *call.ret = if result.is_err() { nix::libc::EINVAL as u64 } else { 0 };
+                        let done = gpa >= vmm.refused_below
+                            && set_private(vm, range, attributes & map::ENCRYPTED != 0).is_ok();
+                        *call.ret = if done { 0 } else { Errno::EINVAL as u64 };
                     }
                 }
                 (text, true)

@@ -122,7 +122,7 @@ program! {
 
 program! {
     /// Notes an exception of [`puppet`] in the mailbox at R15 and ends its command.
-    note_exception:
+    note_snp_exception:
     "push rax"
     "mov rax, [rsp + 8]"
     "mov [r15 + 56], rax"
@@ -138,7 +138,7 @@ program! {
 
 program! {
     /// Counts in the word at RDI for ever.
-    counter:
+    snp_counter:
     "2: inc qword ptr [rdi]"
     "pause"
     "jmp 2b"

@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Guest requests: messages between an SNP guest and the firmware that KVM carries.
+//!
+//! The guest copies its secrets page into shared memory, so that the test, in the place of the
+//! guest's software, can write and read messages. Which status firmware gives for a message
+//! that it refuses is not specified; those are for the comparison of modules.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use nix::libc;
+use sev::firmware::guest::AttestationReport;
+use sev::parser::ByteParser;
+use sev_vm::es::kept_vm;
+use sev_vm::ghcb::{self, Field, Ghcb, exit};
+use sev_vm::host::Host;
+use sev_vm::ktap::{self, Test};
+use sev_vm::mem::PAGE;
+use sev_vm::snp::policy;
+use sev_vm::snp_guest::{
+    Actor, BUFFERS, MEMORY, Outcome, PRIVATE, Reply, SECRETS, Setup, SnpGuest, Vmm, answer,
+    set_private,
+};
+use sev_vm::snp_guest_message::{
+    Channel, CpuidRow, HEADER, cpuid_request, field, key_request, kind, report_request, status,
+};
+use sev_vm::snp_guest_program::Command;
+
+const PAGE_LEN: u64 = PAGE as u64;
+/// Page of requests.
+const REQUEST: u64 = BUFFERS.start;
+/// Page of answers.
+const RESPONSE: u64 = BUFFERS.start + PAGE_LEN;
+/// Pages for certificates.
+const CERTIFICATES: u64 = BUFFERS.start + 2 * PAGE_LEN;
+/// Where the guest copies its secrets page.
+const COPIED: u64 = BUFFERS.start + 8 * PAGE_LEN;
+/// Statuses in `Info2` that are KVM's: in the upper half.
+const TOO_FEW_PAGES: u64 = 1 << 32;
+const BUSY: u64 = 2 << 32;
+const FAILED: u64 = 0x100 << 32;
+
+fn main() -> ExitCode {
+    let _kept = kept_vm();
+    ktap::run(
+        env!("CARGO_BIN_NAME"),
+        &[
+            ("cpuid", cpuid),
+            ("key", key),
+            ("report", report),
+            ("channels", channels),
+            ("sequence", sequence),
+            ("tampered", tampered),
+            ("other_messages", other_messages),
+            ("addresses", addresses),
+            ("not_backed", not_backed),
+            ("firmware_fails", firmware_fails),
+            ("extended", extended),
+            ("certificates", certificates),
+            ("certificates_refused", certificates_refused),
+            ("requests_disabled", requests_disabled),
+        ],
+    )
+}
+
+fn launched(host: &Host, setup: Setup) -> Result<(SnpGuest, Channel)> {
+    let mut guest = Setup { secrets: true, ..setup }.launch(host)?;
+    let mut vcpu = guest.actor(0);
+    vcpu.register()?;
+    let copied = vcpu.command(Command::Copy, [SECRETS, COPIED, PAGE_LEN])?;
+    ensure!(copied.quiet(), "secrets page: {copied}");
+    let secrets = vcpu.memory.read(COPIED as usize, PAGE);
+    Ok((guest, Channel::new(&secrets, 0)?))
+}
+
+/// A VMGEXIT with this page as the request.
+fn carry(vcpu: &mut Actor, page: &[u8]) -> Result<(Outcome, (u64, u64))> {
+    vcpu.memory.write(REQUEST as usize, page);
+    vcpu.memory.write(RESPONSE as usize, &[0xcc; PAGE]);
+    let (outcome, ghcb) = vcpu.vmgexit(&Ghcb::request(exit::GUEST_REQUEST, REQUEST, RESPONSE))?;
+    Ok((outcome, answer(&ghcb)))
+}
+
+/// Sends a message and opens the answer.
+fn ask(vcpu: &mut Actor, channel: &mut Channel, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
+    let page = channel.seal(kind, payload)?;
+    let (outcome, answer) = carry(vcpu, &page)?;
+    ensure!(outcome.quiet() && answer == (0, 0), "message {kind}: {answer:x?} {outcome}");
+    channel.open(kind, &vcpu.memory.read(RESPONSE as usize, PAGE))
+}
+
+/// Records that a page is refused by firmware, and the answer's page left alone.
+fn refused(t: &mut Test, vcpu: &mut Actor, case: &str, page: &[u8]) -> Result<()> {
+    let (outcome, (first, second)) = carry(vcpu, page)?;
+    t.observe(case, format!("{first:x}:{second:x} {}", outcome.exits()));
+    t.check(
+        &format!("{case}.refused"),
+        first == 0 && second != 0 && second >> 32 == 0 && outcome.quiet(),
+    );
+    Ok(())
+}
+
+fn cpuid(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    // SAFETY: every x86-64 CPU has CPUID.
+    let leaf = unsafe { std::arch::x86_64::__cpuid_count(0, 0) };
+    let values = [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx];
+    let row = CpuidRow { leaf: [0, 0], state: [0, 0], values };
+    let answer = ask(&mut vcpu, &mut channel, kind::CPUID, &cpuid_request(&[row]))?;
+    t.value("host_values", status(&answer)?, 0);
+    t.value("len", answer.len(), 16 + 48);
+    Ok(())
+}
+
+/// The same request, the same key; anything else, another one.
+fn key(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let mut get = |vcpu: &mut Actor, request: &[u8]| -> Result<(u32, Vec<u8>)> {
+        let answer = ask(vcpu, &mut channel, kind::KEY, request)?;
+        ensure!(answer.len() == 64, "an answer of {} bytes", answer.len());
+        Ok((status(&answer)?, answer[32..].to_vec()))
+    };
+    let (ok, first) = get(&mut vcpu, &key_request(0, 1, 0))?;
+    t.value("status", ok, 0);
+    t.check("not_zero", first.iter().any(|byte| *byte != 0));
+    t.check("again", get(&mut vcpu, &key_request(0, 1, 0))?.1 == first);
+    t.check("other_fields", get(&mut vcpu, &key_request(0, 9, 0))?.1 != first);
+    t.check("other_vmpl", get(&mut vcpu, &key_request(0, 1, 2))?.1 != first);
+    for (name, request) in [
+        ("no_agent", key_request(1, 1, 0)),
+        ("root_key", key_request(2, 1, 0)),
+        ("fields", key_request(0, 1 << 63, 0)),
+        ("vmpl", key_request(0, 1, 4)),
+    ] {
+        let (status, key) = get(&mut vcpu, &request)?;
+        t.check(&format!("{name}.refused"), status != 0 && key.iter().all(|byte| *byte == 0));
+        t.observe(name, format!("{status:#x}"));
+    }
+    // Another guest's key is another one if the policy is mixed in.
+    let setup = Setup { policy: policy::DEFAULT | policy::DEBUG, ..Setup::default() };
+    let (mut other, mut channel) = launched(&host, setup)?;
+    let answer = ask(&mut other.actor(0), &mut channel, kind::KEY, &key_request(0, 1, 0))?;
+    t.check("other_guest", answer[32..] != first);
+    Ok(())
+}
+
+/// The attestation report in an answer.
+fn get_report(vcpu: &mut Actor, channel: &mut Channel, data: [u8; 64], vmpl: u32) -> Result<Vec<u8>> {
+    const AT: usize = 32;
+    let answer = ask(vcpu, channel, kind::REPORT, &report_request(data, vmpl))?;
+    ensure!(status(&answer)? == 0, "report: status {:#x}", status(&answer)?);
+    let len = u32::from_le_bytes(answer[4..8].try_into()?) as usize;
+    ensure!(answer.len() >= AT + len, "a report of {len} bytes in {}", answer.len());
+    Ok(answer[AT..AT + len].to_vec())
+}
+
+fn report(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let mut measurements = Vec::new();
+    for policy in [policy::DEFAULT, policy::DEFAULT | policy::DEBUG] {
+        let (mut guest, mut channel) = launched(&host, Setup { policy, ..Setup::default() })?;
+        let mut vcpu = guest.actor(0);
+        let data = std::array::from_fn(|i| i as u8 ^ 0x5a);
+        for vmpl in [0, 3] {
+            let bytes = get_report(&mut vcpu, &mut channel, data, vmpl)?;
+            let report = AttestationReport::from_bytes(&bytes)?;
+            t.check("data", report.report_data[..] == data);
+            t.value("vmpl", report.vmpl, vmpl);
+            t.value("policy", format!("{:#x}", report.policy.0), format!("{policy:#x}"));
+            t.check("host_data", report.host_data.iter().all(|byte| *byte == 0));
+            measurements.push(report.measurement.to_vec());
+        }
+        let answer = ask(&mut vcpu, &mut channel, kind::REPORT, &report_request(data, 4))?;
+        t.check("vmpl_4.refused", status(&answer)? != 0);
+        t.observe("vmpl_4", format!("{:#x}", status(&answer)?));
+    }
+    t.check("measured", measurements[0].iter().any(|byte| *byte != 0));
+    t.check("same_measurement", measurements.iter().all(|other| *other == measurements[0]));
+    Ok(())
+}
+
+/// Each VMPL has a key and a sequence number of its own.
+fn channels(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, _) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let secrets = vcpu.memory.read(COPIED as usize, PAGE);
+    let mut all = (0..4).map(|n| Channel::new(&secrets, n)).collect::<Result<Vec<_>>>()?;
+    for round in 0..2 {
+        for (vmpl, channel) in all.iter_mut().enumerate() {
+            let request = key_request(0, 1, 3);
+            let answer = ask(&mut vcpu, channel, kind::KEY, &request)?;
+            t.value(&format!("{round}.vmpl_{vmpl}"), status(&answer)?, 0);
+        }
+    }
+    // Keys for a more privileged VMPL.
+    let answer = ask(&mut vcpu, &mut all[2], kind::KEY, &key_request(0, 1, 1))?;
+    t.check("upwards.refused", status(&answer)? != 0);
+    Ok(())
+}
+
+/// Sequence numbers: none can be used twice, left out or wrapped around.
+fn sequence(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let request = key_request(0, 1, 0);
+    for (name, number) in
+        [("zero", 0), ("two", 2), ("three", 3), ("half", 1 << 32 | 1), ("highest", u64::MAX)]
+    {
+        let page = channel.seal_as(number, kind::KEY, 1, &request)?;
+        refused(t, &mut vcpu, name, &page)?;
+    }
+    let page = channel.seal(kind::KEY, &request)?;
+    ask(&mut vcpu, &mut channel, kind::KEY, &request)?;
+    refused(t, &mut vcpu, "replayed", &page)?;
+    // A refusal uses no number up.
+    let answer = ask(&mut vcpu, &mut channel, kind::KEY, &request)?;
+    t.value("next", status(&answer)?, 0);
+    t.value("used", channel.sequence, 4);
+    Ok(())
+}
+
+/// Every field of the header, the tag and the payload with a bit flipped.
+fn tampered(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    for (name, at) in [
+        ("tag", field::TAG),
+        ("tag_end", field::TAG + 15),
+        ("sequence", field::SEQUENCE),
+        ("algorithm", field::ALGORITHM),
+        ("header_version", field::HEADER_VERSION),
+        ("header_size", field::HEADER_SIZE),
+        ("type", field::TYPE),
+        ("version", field::VERSION),
+        ("size", field::SIZE),
+        ("size_high", field::SIZE + 1),
+        ("key", field::KEY),
+        ("header_end", HEADER - 1),
+        ("payload", HEADER),
+        ("payload_end", HEADER + 31),
+    ] {
+        let mut page = page.clone();
+        page[at] ^= 0x10;
+        refused(t, &mut vcpu, name, &page)?;
+    }
+    for (name, byte) in [("zeroes", 0), ("ones", 0xff)] {
+        refused(t, &mut vcpu, name, &[byte; PAGE])?;
+    }
+    // None of this did any harm.
+    let answer = ask(&mut vcpu, &mut channel, kind::KEY, &key_request(0, 1, 0))?;
+    t.value("after_all", status(&answer)?, 0);
+    Ok(())
+}
+
+/// Types of messages that do not exist or that this guest may not send, and wrong lengths.
+fn other_messages(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    for kind in (0..20).chain([0x7f, 0x80, 0xff]) {
+        for len in [0, 1, 31, 32, 96, 128, 0xfa0] {
+            let page = channel.seal_as(channel.sequence + 1, kind, 1, &vec![0; len])?;
+            let (outcome, (first, second)) = carry(&mut vcpu, &page)?;
+            let name = format!("type_{kind}.len_{len}");
+            t.check(&format!("{name}.quiet"), outcome.quiet() && first == 0);
+            let text = if second == 0 {
+                let answer = channel.open(kind, &vcpu.memory.read(RESPONSE as usize, PAGE))?;
+                format!("status {:#x}", status(&answer)?)
+            } else {
+                format!("refused {second:#x}")
+            };
+            t.observe(&name, text);
+        }
+    }
+    Ok(())
+}
+
+/// Addresses that are no two pages.
+fn addresses(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    vcpu.memory.write(REQUEST as usize, &page);
+    let expected = format!("{:?}", (ghcb::answer::MALFORMED, ghcb::answer::INVALID_INPUT));
+    for (way, code) in [("plain", exit::GUEST_REQUEST), ("extended", exit::EXT_GUEST_REQUEST)] {
+        for (name, request, response) in [
+            ("request_unaligned", REQUEST + 1, RESPONSE),
+            ("request_half", REQUEST + 0x800, RESPONSE),
+            ("response_unaligned", REQUEST, RESPONSE + 8),
+            ("both_unaligned", REQUEST + 4, RESPONSE + 4),
+            ("equal", REQUEST, REQUEST),
+            ("both_zero", 0, 0),
+            ("both_nowhere", MEMORY, MEMORY),
+            ("highest", u64::MAX, REQUEST),
+        ] {
+            let ghcb = Ghcb::request(code, request, response);
+            let ghcb = ghcb.with(Field::Rax, CERTIFICATES).with(Field::Rbx, 1);
+            let (outcome, after) = vcpu.vmgexit(&ghcb)?;
+            t.value(&format!("{way}.{name}"), format!("{:?}", answer(&after)), expected.clone());
+            t.check(&format!("{way}.{name}.quiet"), outcome.quiet());
+        }
+    }
+    let answer = ask(&mut vcpu, &mut channel, kind::KEY, &key_request(0, 1, 0))?;
+    t.value("after_all", status(&answer)?, 0);
+    Ok(())
+}
+
+/// Pages that KVM cannot read or write, and pages of the other kind.
+fn not_backed(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    for (name, request, response) in [
+        ("request_outside", MEMORY, RESPONSE),
+        ("request_far", 1 << 45, RESPONSE),
+        ("response_outside", REQUEST, MEMORY),
+        ("response_far", REQUEST, 1 << 45),
+        ("request_private", PRIVATE.start, RESPONSE),
+        ("response_private", REQUEST, PRIVATE.start),
+        ("response_launched", REQUEST, sev_vm::guest::CODE),
+        ("response_ghcb", REQUEST, sev_vm::snp_guest::ghcb_of(0)),
+    ] {
+        let (mut guest, mut channel) = launched(&host, Setup::default())?;
+        let mut vcpu = guest.actor(0);
+        let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+        vcpu.memory.write(REQUEST as usize, &page);
+        let ghcb = Ghcb::request(exit::GUEST_REQUEST, request, response);
+        let (outcome, after) = vcpu.vmgexit(&ghcb)?;
+        // Where the answer came over the GHCB it is ciphertext.
+        if name == "response_ghcb" {
+            t.observe(name, outcome.exits());
+        } else {
+            let (first, second) = answer(&after);
+            t.observe(name, format!("{first:x}:{second:x} {}", outcome.exits()));
+        }
+        if !outcome.done {
+            t.observe(&format!("{name}.again"), vcpu.resume()?.exits());
+        }
+        // Whether firmware has seen the request.
+        let (outcome, (first, second)) = carry(&mut vcpu, &page)?;
+        t.observe(&format!("{name}.then"), format!("{first:x}:{second:x} {}", outcome.exits()));
+        if second == 0 && first == 0 {
+            let bytes = vcpu.memory.read(RESPONSE as usize, PAGE);
+            t.check(&format!("{name}.opened"), channel.open(kind::KEY, &bytes).is_ok());
+        }
+        t.check(&format!("{name}.code_kept"), vcpu.load(sev_vm::guest::CODE)?.quiet());
+    }
+    Ok(())
+}
+
+/// What firmware says goes to the guest; a firmware that does not answer, to userspace.
+fn firmware_fails(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    for code in [0x3, 0x16, 0x1b, 0x23] {
+        t.psp.fail("SNP_GUEST_REQUEST", 1, code)?;
+        let (outcome, answer) = carry(&mut vcpu, &page)?;
+        let name = format!("status_{code:x}");
+        t.value(&name, format!("{answer:x?}"), format!("{:x?}", (0, u64::from(code))));
+        t.check(&format!("{name}.quiet"), outcome.quiet());
+    }
+    let answer = ask(&mut vcpu, &mut channel, kind::KEY, &key_request(0, 1, 0))?;
+    t.value("after_all", status(&answer)?, 0);
+    Ok(())
+}
+
+/// An extended request with this page.
+fn carry_extended(
+    vcpu: &mut Actor,
+    page: &[u8],
+    certificates: u64,
+    pages: u64,
+) -> Result<(Outcome, Ghcb)> {
+    vcpu.memory.write(REQUEST as usize, page);
+    let ghcb = Ghcb::request(exit::EXT_GUEST_REQUEST, REQUEST, RESPONSE);
+    vcpu.vmgexit(&ghcb.with(Field::Rax, certificates).with(Field::Rbx, pages))
+}
+
+/// Extended requests without anybody who has certificates: the table is empty.
+fn extended(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = launched(&host, Setup::default())?;
+    let mut vcpu = guest.actor(0);
+    let request = report_request([1; 64], 0);
+    for (name, gpa, pages, cleared) in [
+        ("one_page", CERTIFICATES, 1, 24),
+        ("many_pages", CERTIFICATES, 4, 24),
+        ("no_pages", CERTIFICATES, 0, 0),
+        ("nowhere_no_pages", MEMORY, 0, 0),
+        ("huge", CERTIFICATES, u64::MAX, 24),
+    ] {
+        vcpu.memory.write(CERTIFICATES as usize, &[0xaa; PAGE]);
+        let page = channel.seal(kind::REPORT, &request)?;
+        let (outcome, after) = carry_extended(&mut vcpu, &page, gpa, pages)?;
+        t.value(name, format!("{:?}", answer(&after)), "(0, 0)".into());
+        t.check(&format!("{name}.quiet"), outcome.quiet());
+        let bytes = vcpu.memory.read(CERTIFICATES as usize, 32);
+        let zeroes = bytes.iter().take_while(|byte| **byte == 0).count();
+        t.value(&format!("{name}.cleared"), zeroes, cleared);
+        let answer = channel.open(kind::REPORT, &vcpu.memory.read(RESPONSE as usize, PAGE))?;
+        t.value(&format!("{name}.report"), status(&answer)?, 0);
+    }
+    // Other messages have no certificates.
+    vcpu.memory.write(CERTIFICATES as usize, &[0xaa; PAGE]);
+    let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    let (_, after) = carry_extended(&mut vcpu, &page, CERTIFICATES + 1, 1)?;
+    t.value("key", format!("{:?}", answer(&after)), "(0, 0)".into());
+    channel.open(kind::KEY, &vcpu.memory.read(RESPONSE as usize, PAGE))?;
+    t.value("key.kept", vcpu.memory.read_u64(CERTIFICATES as usize), 0xaaaa_aaaa_aaaa_aaaa);
+    // Certificates at bad places.
+    let page = channel.seal(kind::REPORT, &request)?;
+    let malformed = (ghcb::answer::MALFORMED, ghcb::answer::INVALID_INPUT);
+    for (name, gpa) in [("unaligned", CERTIFICATES + 1), ("half", CERTIFICATES + 0x800)] {
+        let (_, after) = carry_extended(&mut vcpu, &page, gpa, 1)?;
+        t.value(name, format!("{:?}", answer(&after)), format!("{malformed:?}"));
+    }
+    let bare = Ghcb::request(exit::EXT_GUEST_REQUEST, REQUEST, RESPONSE);
+    for (name, ghcb) in [
+        ("no_rax", bare.clone().with(Field::Rbx, 1)),
+        ("no_rbx", bare.clone().with(Field::Rax, CERTIFICATES)),
+        ("neither", bare),
+    ] {
+        let (_, after) = vcpu.vmgexit(&ghcb)?;
+        t.value(name, format!("{:?}", answer(&after)), format!("{malformed:?}"));
+    }
+    let (outcome, after) = carry_extended(&mut vcpu, &page, MEMORY, 1)?;
+    t.observe("nowhere", format!("{:x?} {}", answer(&after), outcome.exits()));
+    if !outcome.done {
+        t.observe("nowhere.again", vcpu.resume()?.exits());
+    }
+    Ok(())
+}
+
+fn with_certificates(host: &Host) -> Result<(SnpGuest, Channel)> {
+    launched(host, Setup { certificates: true, ..Setup::default() })
+}
+
+/// Userspace provides certificates.
+fn certificates(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = with_certificates(&host)?;
+    let mut vcpu = guest.actor(0);
+    let request = report_request([1; 64], 0);
+    for (name, gpa, pages) in [
+        ("one_page", CERTIFICATES, 1),
+        ("no_pages", CERTIFICATES, 0),
+        ("nowhere", MEMORY, 1),
+        ("huge", !0xfff, u64::MAX),
+    ] {
+        let page = channel.seal(kind::REPORT, &request)?;
+        let (outcome, after) = carry_extended(&mut vcpu, &page, gpa, pages)?;
+        t.value(name, outcome.exits(), format!("certs:{gpa:x}+{pages:x}:0"));
+        t.value(&format!("{name}.answer"), format!("{:?}", answer(&after)), "(0, 0)".into());
+        let answer = channel.open(kind::REPORT, &vcpu.memory.read(RESPONSE as usize, PAGE))?;
+        t.value(&format!("{name}.report"), status(&answer)?, 0);
+    }
+    // Plain requests and other messages are none of userspace's business.
+    let answer = ask(&mut vcpu, &mut channel, kind::REPORT, &request)?;
+    t.value("plain", status(&answer)?, 0);
+    let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    let (outcome, _) = carry_extended(&mut vcpu, &page, CERTIFICATES, 1)?;
+    t.check("key", outcome.quiet());
+    Ok(())
+}
+
+/// Userspace has too many certificates, no time, no luck, or no manners.
+fn certificates_refused(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let (mut guest, mut channel) = with_certificates(&host)?;
+    let mut vcpu = guest.actor(0);
+    let page = channel.seal(kind::REPORT, &report_request([1; 64], 0))?;
+    let reply = |number: u64, pages| Vmm {
+        certificates: Reply::Return(number),
+        pages,
+        ..Vmm::default()
+    };
+    for (name, number, pages, expected) in [
+        ("too_few", libc::ENOSPC, Some(7), TOO_FEW_PAGES),
+        ("too_few_same", libc::ENOSPC, None, TOO_FEW_PAGES),
+        ("too_few_none", libc::ENOSPC, Some(0), TOO_FEW_PAGES),
+        ("too_few_huge", libc::ENOSPC, Some(u64::MAX), TOO_FEW_PAGES),
+        ("busy", libc::EAGAIN, None, BUSY),
+        ("failed", libc::EIO, None, FAILED),
+    ] {
+        vcpu.vmm = reply(number as u64, pages);
+        let (outcome, after) = carry_extended(&mut vcpu, &page, CERTIFICATES, 2)?;
+        t.value(name, format!("{:x?}", answer(&after)), format!("{:x?}", (0, expected)));
+        t.check(&format!("{name}.done"), outcome.done);
+        if number == libc::ENOSPC {
+            t.value(&format!("{name}.pages"), after.get(Field::Rbx), pages.unwrap_or(2));
+        }
+        t.observe(&format!("{name}.rbx"), format!("{:x}", after.get(Field::Rbx)));
+    }
+    let numbers = [1, libc::EINVAL, libc::ENOMEM].map(|number| number as u64);
+    for number in numbers.into_iter().chain([1 << 32, u64::MAX]) {
+        vcpu.vmm = reply(number, None);
+        let (outcome, after) = carry_extended(&mut vcpu, &page, CERTIFICATES, 2)?;
+        let name = format!("unknown_{number:x}");
+        t.observe(&name, format!("{:x?} {}", answer(&after), outcome.exits()));
+        if !outcome.done {
+            t.observe(&format!("{name}.again"), vcpu.resume()?);
+        }
+    }
+    vcpu.vmm = Vmm::default();
+    let (_, after) = carry_extended(&mut vcpu, &page, CERTIFICATES, 2)?;
+    t.value("after_all", format!("{:?}", answer(&after)), "(0, 0)".into());
+    channel.open(kind::REPORT, &vcpu.memory.read(RESPONSE as usize, PAGE))?;
+    // The request changes while userspace looks for certificates.
+    vcpu.vmm = Vmm { certificates: Reply::Stop, ..Vmm::default() };
+    let page = channel.seal(kind::REPORT, &report_request([2; 64], 0))?;
+    let (outcome, _) = carry_extended(&mut vcpu, &page, CERTIFICATES, 2)?;
+    ensure!(!outcome.done, "{outcome}");
+    let key = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    vcpu.memory.write(REQUEST as usize, &key);
+    let outcome = vcpu.resume()?;
+    t.observe("changed", format!("{:x?} {}", answer(&vcpu.ghcb()), outcome.exits()));
+    // The page of the answer is gone meanwhile.
+    let page = channel.seal_as(channel.sequence + 3, kind::REPORT, 1, &report_request([2; 64], 0))?;
+    carry_extended(&mut vcpu, &page, CERTIFICATES, 2)?;
+    set_private(vcpu.vm, RESPONSE..RESPONSE + PAGE_LEN, true)?;
+    let outcome = vcpu.resume()?;
+    t.observe("response_private", format!("{:x?} {}", answer(&vcpu.ghcb()), outcome.exits()));
+    Ok(())
+}
+
+/// A guest without a page for secrets can ask, too, but has no key.
+fn requests_disabled(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let mut guest = Setup::default().launch(&host)?;
+    let mut vcpu = guest.actor(0);
+    vcpu.register()?;
+    let channel = Channel::new(&[0x42; 0xa0], 0)?;
+    let page = channel.seal(kind::KEY, &key_request(0, 1, 0))?;
+    refused(t, &mut vcpu, "wrong_key", &page)?;
+    Ok(())
+}
