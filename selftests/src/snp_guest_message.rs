@@ -151,6 +151,9 @@ pub fn key_request(root: u32, fields: u64, vmpl: u32) -> Vec<u8> {
     payload
 }
 
+/// Rows of MSG_CPUID_REQ.
+const MOST_ROWS: usize = 64;
+
 /// One row of MSG_CPUID_REQ.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuidRow {
@@ -172,6 +175,7 @@ pub fn cpuid_request(rows: &[CpuidRow]) -> Vec<u8> {
         row.values.iter().for_each(|word| payload.extend(word.to_le_bytes()));
         payload.extend([0; 8]);
     }
+    payload.resize(16 + 48 * MOST_ROWS, 0);
     payload
 }
 

@@ -21,6 +21,7 @@ use sev_vm::mem::{Mapping, PAGE};
 use sev_vm::snp_guest::{Actor, PRIVATE, Setup, SnpGuest, answer, ghcb_of};
 use sev_vm::snp_guest_fuzz::{Fuzz, REQUEST, Request};
 use sev_vm::snp_guest_psc::{Entry, Psc};
+use sev_vm::snp_guest_rmp::no_page_of_guests;
 use sev_vm::step::{Digest, stay_on_cpu};
 
 /// Steps that share a line.
@@ -29,7 +30,7 @@ const PAGE_LEN: u64 = PAGE as u64;
 
 fn main() -> ExitCode {
     let _kept = kept_vm();
-    ktap::run(env!("CARGO_BIN_NAME"), &[("exact", exact), ("race", race)])
+    ktap::run(env!("CARGO_BIN_NAME"), &[("exact", exact), ("race", race), ("no_page_of_guests", no_page_of_guests)])
 }
 
 /// The number after `--NAME=`.
@@ -152,11 +153,12 @@ fn race(t: &mut Test) -> Result<()> {
         while left > 0 {
             let view = guest.vm.memory.second_view()?;
             let done = AtomicBool::new(false);
+            let disturber = seed ^ left;
             let lived = thread::scope(|scope| {
                 scope.spawn(|| {
                     // Where the other CPU is has no influence on what is tested.
                     let _ = stay_on_cpu(1);
-                    disturb(&view, seed ^ left, &done);
+                    disturb(&view, disturber, &done);
                 });
                 let mut lived = true;
                 while left > 0 && lived {

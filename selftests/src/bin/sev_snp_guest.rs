@@ -15,6 +15,7 @@ use sev_vm::snp_guest::{
     ghcb_of, set_private,
 };
 use sev_vm::snp_guest_program::Command;
+use sev_vm::snp_guest_rmp::no_page_of_guests;
 
 const VALUE: u64 = 0x1122_3344_5566_7788;
 const PAGE_LEN: u64 = PAGE as u64;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             ("psc_msr_operations", psc_msr_operations),
             ("terminate", terminate),
             ("hidden_registers", hidden_registers),
+            ("no_page_of_guests", no_page_of_guests),
         ],
     )
 }

@@ -25,6 +25,7 @@ use sev_vm::snp_guest_message::{
     Channel, CpuidRow, HEADER, cpuid_request, field, key_request, kind, report_request, status,
 };
 use sev_vm::snp_guest_program::Command;
+use sev_vm::snp_guest_rmp::no_page_of_guests;
 
 const PAGE_LEN: u64 = PAGE as u64;
 /// Page of requests.
@@ -38,7 +39,7 @@ const COPIED: u64 = BUFFERS.start + 8 * PAGE_LEN;
 /// Statuses in `Info2` that are KVM's: in the upper half.
 const TOO_FEW_PAGES: u64 = 1 << 32;
 const BUSY: u64 = 2 << 32;
-const FAILED: u64 = 0x100 << 32;
+const FAILED: u64 = 0xffff_ffff << 32;
 
 fn main() -> ExitCode {
     let _kept = kept_vm();
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
             ("certificates", certificates),
             ("certificates_refused", certificates_refused),
             ("requests_disabled", requests_disabled),
+            ("no_page_of_guests", no_page_of_guests),
         ],
     )
 }
@@ -108,9 +110,16 @@ fn cpuid(t: &mut Test) -> Result<()> {
     let leaf = unsafe { std::arch::x86_64::__cpuid_count(0, 0) };
     let values = [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx];
     let row = CpuidRow { leaf: [0, 0], state: [0, 0], values };
-    let answer = ask(&mut vcpu, &mut channel, kind::CPUID, &cpuid_request(&[row]))?;
+    let request = cpuid_request(&[row]);
+    let answer = ask(&mut vcpu, &mut channel, kind::CPUID, &request)?;
     t.value("host_values", status(&answer)?, 0);
-    t.value("len", answer.len(), 16 + 48);
+    t.check("same_values", answer[16..] == request[16..]);
+    // A bit that the CPU does not have.
+    let values = [leaf.eax, leaf.ebx, leaf.ecx ^ 1, leaf.edx];
+    let request = cpuid_request(&[CpuidRow { values, ..row }]);
+    let answer = ask(&mut vcpu, &mut channel, kind::CPUID, &request)?;
+    t.check("other_values.refused", status(&answer)? != 0);
+    t.observe("other_values", format!("{:#x}", status(&answer)?));
     Ok(())
 }
 

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The reverse map table as a whole, read from memory.
+//!
+//! The table is where its MSRs say, in memory that the BIOS reserves; anybody may read it. Entries
+//! have the format of family 19h models 00h to 0Fh, as in the kernel's arch/x86/virt/svm/sev.c.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::guest;
+use crate::host::Host;
+use crate::ktap::Test;
+use crate::mem::{Mapping, PAGE};
+use crate::snp_guest::Setup;
+
+const RMP_BASE: u64 = 0xc001_0132;
+const RMP_END: u64 = 0xc001_0133;
+/// The processor's own part, before the entries.
+const BOOKKEEPING: u64 = 16 << 10;
+const ASSIGNED: u64 = 1;
+const ASID_SHIFT: u32 = 51;
+const ASID_MASK: u64 = 0x3ff;
+
+/// How many 4 KiB pages (or 2 MiB pages with one entry) the table has in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rmp {
+    /// Assigned to guests.
+    pub guests: u64,
+    /// Assigned to firmware.
+    pub firmware: u64,
+}
+
+impl Rmp {
+    /// Walks the table.
+    pub fn walk() -> Result<Self> {
+        let loaded = Command::new("modprobe").arg("msr").status().context("modprobe")?;
+        ensure!(loaded.success(), "modprobe msr: {loaded}");
+        let msrs = File::open("/dev/cpu/0/msr").context("/dev/cpu/0/msr")?;
+        let read = |msr| -> Result<u64> {
+            let mut value = [0; 8];
+            msrs.read_exact_at(&mut value, msr)?;
+            Ok(u64::from_le_bytes(value))
+        };
+        let start = read(RMP_BASE)? + BOOKKEEPING;
+        let end = read(RMP_END)? + 1;
+        ensure!(end > start, "no reverse map table at {start:#x} to {end:#x}");
+        let memory = File::options().read(true).write(true).open("/dev/mem").context("/dev/mem")?;
+        let len = (end - start) as usize / PAGE * PAGE;
+        let table = Mapping::shared(memory.as_fd(), len, start as i64).context("mmap /dev/mem")?;
+        let mut found = Self::default();
+        for offset in (0..len).step_by(16) {
+            let entry = table.read_u64(offset);
+            if entry & ASSIGNED != 0 {
+                match (entry >> ASID_SHIFT) & ASID_MASK {
+                    0 => found.firmware += 1,
+                    _ => found.guests += 1,
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A test for the end of a suite: a guest's pages are in the table as long as it lives, and with
+/// every VM gone no page is a guest's.
+pub fn no_page_of_guests(t: &mut Test) -> Result<()> {
+    let launched = Setup::default().launch(&Host::open()?)?;
+    let rmp = Rmp::walk()?;
+    // And the save area of its vCPU.
+    t.value("one_guest", rmp.guests, (guest::LAUNCHED.len() / PAGE + 1) as u64);
+    drop(launched);
+    let rmp = Rmp::walk()?;
+    t.value("no_guest", rmp.guests, 0);
+    t.note(format!("{} entries of firmware", rmp.firmware));
+    Ok(())
+}
