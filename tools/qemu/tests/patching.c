@@ -100,7 +100,10 @@ int main(int argc, char **argv)
 	unsigned int patches = argc > 1 ? strtoul(argv[1], NULL, 0) : 1000;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned int n = cpus > MAX_CALLERS ? MAX_CALLERS : cpus - 1, i, done;
-	struct sigaction action = { .sa_sigaction = breakpoint, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction action = {
+		.sa_sigaction = breakpoint,
+		.sa_flags = SA_SIGINFO | SA_NODEFER,
+	};
 	int fd = memfd_create("code", 0);
 
 	if (cpus < 2)
@@ -135,7 +138,7 @@ int main(int argc, char **argv)
 	stop = true;
 	for (i = 0; i < n; i++)
 		pthread_join(callers[i].thread, NULL);
-	printf("%u patches, %u callers: after %u of them one met the breakpoint, after %u the old code\n",
+	printf("%u patches, %u callers: after %u one met the breakpoint, after %u the old code\n",
 	       patches, n, breakpoints, old);
 	return breakpoints || old;
 }
