@@ -141,8 +141,7 @@ impl Setup {
         if self.certificates {
             succeeded("KVM_SEV_SNP_ENABLE_REQ_CERTS", vm.snp_enable_req_certs())?;
         }
-        let arguments: Vec<_> =
-            (0..self.vcpus).map(|vcpu| [mailbox_of(vcpu), 0, 0, 0]).collect();
+        let arguments: Vec<_> = (0..self.vcpus).map(|vcpu| [mailbox_of(vcpu), 0, 0, 0]).collect();
         es::prepare(
             &mut vm,
             host,
@@ -261,11 +260,9 @@ impl SnpGuest {
     pub fn actors(&mut self) -> Vec<Actor<'_>> {
         let Vm { vcpus, fd, memory, .. } = &mut self.vm;
         let (fd, memory): (&VmFd, &Mapping) = (fd, memory);
-        let actor =
-            |(index, vcpu)| Actor { vcpu, vm: fd, memory, index, vmm: Vmm::default() };
+        let actor = |(index, vcpu)| Actor { vcpu, vm: fd, memory, index, vmm: Vmm::default() };
         vcpus.iter_mut().enumerate().map(actor).collect()
     }
-
 }
 
 /// Frees pages of a guest_memfd: the guest's content is lost.

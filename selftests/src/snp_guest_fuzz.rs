@@ -132,7 +132,8 @@ impl Fuzz {
     }
 
     fn creation(&mut self) -> Ghcb {
-        let what = if self.below(6) == 0 { self.source.value() as u32 } else { self.below(4) as u32 };
+        let what =
+            if self.below(6) == 0 { self.source.value() as u32 } else { self.below(4) as u32 };
         let id = match self.below(4) {
             // Not the one that asks: that is number 0.
             0 => 1 + self.others + self.below(1 << 20),
@@ -165,11 +166,9 @@ impl Fuzz {
                 ghcb
             }
             10..13 => self.creation(),
-            13 => Ghcb::request(
-                exit::PSC + self.below(16),
-                self.source.value(),
-                self.source.value(),
-            ),
+            13 => {
+                Ghcb::request(exit::PSC + self.below(16), self.source.value(), self.source.value())
+            }
             _ => return Request { ghcb: Ghcb::empty(), msr: self.msr(), page },
         };
         for _ in 0..self.below(6) / 3 {

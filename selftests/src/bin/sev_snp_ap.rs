@@ -21,8 +21,8 @@ use sev_vm::snp_guest::{
     set_private,
 };
 use sev_vm::snp_guest_psc::{Entry, Psc};
-use sev_vm::snp_guest_vmsa::{Creation, SNP_ACTIVE, Vmsa, creation};
 use sev_vm::snp_guest_rmp::no_page_of_guests;
+use sev_vm::snp_guest_vmsa::{Creation, SNP_ACTIVE, Vmsa, creation};
 
 const PAGE_LEN: u64 = PAGE as u64;
 /// Pages that become VMSAs.
@@ -108,10 +108,7 @@ enum End {
 }
 
 /// Runs `work` with the first vCPU while the second one runs; the second one's exits.
-fn beside(
-    guest: &mut SnpGuest,
-    work: impl FnOnce(&mut Actor) -> Result<End>,
-) -> Result<String> {
+fn beside(guest: &mut SnpGuest, work: impl FnOnce(&mut Actor) -> Result<End>) -> Result<String> {
     interruptible()?;
     let mut actors = guest.actors();
     let mut second = actors.remove(1);
@@ -143,7 +140,13 @@ fn beside(
     })
 }
 
-fn refused(t: &mut Test, vcpu: &mut Actor, name: &str, request: &ghcb::Ghcb, reason: u64) -> Result<()> {
+fn refused(
+    t: &mut Test,
+    vcpu: &mut Actor,
+    name: &str,
+    request: &ghcb::Ghcb,
+    reason: u64,
+) -> Result<()> {
     let created = vcpu.create_raw(request)?;
     let expected = format!("{:?}", (ghcb::answer::MALFORMED, reason));
     t.value(name, format!("{:?}", created.answer), expected);
@@ -163,9 +166,11 @@ fn requests(t: &mut Test) -> Result<()> {
         let request = creation(what, 1, VMSAS[0], SNP_ACTIVE);
         refused(t, &mut vcpu, &format!("unknown_{what:x}"), &request, bad)?;
     }
-    for (name, what) in
-        [("on_init", Creation::OnInit), ("create", Creation::Create), ("destroy", Creation::Destroy)]
-    {
+    for (name, what) in [
+        ("on_init", Creation::OnInit),
+        ("create", Creation::Create),
+        ("destroy", Creation::Destroy),
+    ] {
         let created = vcpu.create(what, 1, VMSAS[0])?;
         t.value(name, created.to_string(), "0:0 -".into());
     }

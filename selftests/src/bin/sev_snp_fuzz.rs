@@ -30,7 +30,10 @@ const PAGE_LEN: u64 = PAGE as u64;
 
 fn main() -> ExitCode {
     let _kept = kept_vm();
-    ktap::run(env!("CARGO_BIN_NAME"), &[("exact", exact), ("race", race), ("no_page_of_guests", no_page_of_guests)])
+    ktap::run(
+        env!("CARGO_BIN_NAME"),
+        &[("exact", exact), ("race", race), ("no_page_of_guests", no_page_of_guests)],
+    )
 }
 
 /// The number after `--NAME=`.

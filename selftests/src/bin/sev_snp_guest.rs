@@ -11,8 +11,8 @@ use sev_vm::host::{EncryptionLeaf, Host};
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::PAGE;
 use sev_vm::snp_guest::{
-    AREA, Actor, BUFFERS, Exception, MEMORY, PRIVATE, Reply, SHARED, SHARED_VIEW, Setup, Vmm, answer,
-    ghcb_of, set_private,
+    AREA, Actor, BUFFERS, Exception, MEMORY, PRIVATE, Reply, SHARED, SHARED_VIEW, Setup, Vmm,
+    answer, ghcb_of, set_private,
 };
 use sev_vm::snp_guest_program::Command;
 use sev_vm::snp_guest_rmp::no_page_of_guests;
@@ -156,9 +156,7 @@ fn hello(t: &mut Test) -> Result<()> {
         let (outcome, page) = vcpu.vmgexit(&out(byte))?;
         t.value("out", format!("{} {:?}", outcome.exits(), answer(&page)), "out:3f8 (0, 0)".into());
     }
-    let leaf = Ghcb::request(exit::CPUID, 0, 0)
-        .with(ghcb::Field::Rax, 0)
-        .with(ghcb::Field::Rcx, 0);
+    let leaf = Ghcb::request(exit::CPUID, 0, 0).with(ghcb::Field::Rax, 0).with(ghcb::Field::Rcx, 0);
     let (_, page) = vcpu.vmgexit(&leaf)?;
     t.value("cpuid", page.get(ghcb::Field::Rbx), u32::from_le_bytes(*b"Auth").into());
     let (_, page) = vcpu.vmgexit(&Ghcb::request(exit::HV_FEATURES, 0, 0))?;
@@ -203,10 +201,9 @@ fn implicit_conversion(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let mut guest = Setup::default().launch(&host)?;
     let mut vcpu = guest.actor(0);
-    for (name, address) in [
-        ("private_as_shared", SHARED_VIEW + PRIVATE.start),
-        ("area_as_shared", SHARED_VIEW + AREA),
-    ] {
+    for (name, address) in
+        [("private_as_shared", SHARED_VIEW + PRIVATE.start), ("area_as_shared", SHARED_VIEW + AREA)]
+    {
         vcpu.post(Command::Store, [address, VALUE, 0]);
         let stopped = vcpu.resume()?;
         t.observe(name, &stopped);

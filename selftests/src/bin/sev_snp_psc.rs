@@ -74,7 +74,11 @@ fn all_done(t: &mut Test, case: &str, done: &Done, exits: &str) {
 /// Requires an answer; the exits are for the comparison.
 fn failed(t: &mut Test, case: &str, done: &Done, reason: u64) {
     t.observe(case, done);
-    t.value(&format!("{case}.reason"), format!("{:x?}", done.answer), format!("{:x?}", (0, reason)));
+    t.value(
+        &format!("{case}.reason"),
+        format!("{:x?}", done.answer),
+        format!("{:x?}", (0, reason)),
+    );
 }
 
 /// One page to shared and back, used in both states.
@@ -405,11 +409,8 @@ fn userspace_fails(t: &mut Test) -> Result<()> {
         for from in 0..4 {
             let name = format!("{number:x}.exit_{from}");
             let mut vcpu = guest.actor(0);
-            vcpu.vmm = Vmm {
-                hypercalls: Reply::Return(number),
-                hypercalls_from: from,
-                ..Vmm::default()
-            };
+            vcpu.vmm =
+                Vmm { hypercalls: Reply::Return(number), hypercalls_from: from, ..Vmm::default() };
             let done = vcpu.psc(&request)?;
             t.observe(&name, &done);
             vcpu.vmm = Vmm::default();
@@ -530,7 +531,8 @@ fn race(t: &mut Test) -> Result<()> {
         });
         let work = || -> Result<()> {
             for round in 0..ROUNDS {
-                let entries: Vec<_> = (0..8).map(|i| Entry::new(page(2 * i), 1 + round % 2)).collect();
+                let entries: Vec<_> =
+                    (0..8).map(|i| Entry::new(page(2 * i), 1 + round % 2)).collect();
                 let outcome = vcpu.psc(&Psc::new(&entries))?;
                 // A request has an answer of its own kind, or a scratch area that is none.
                 if outcome.outcome.done && outcome.answer.0 == 0 {

@@ -158,7 +158,12 @@ fn key(t: &mut Test) -> Result<()> {
 }
 
 /// The attestation report in an answer.
-fn get_report(vcpu: &mut Actor, channel: &mut Channel, data: [u8; 64], vmpl: u32) -> Result<Vec<u8>> {
+fn get_report(
+    vcpu: &mut Actor,
+    channel: &mut Channel,
+    data: [u8; 64],
+    vmpl: u32,
+) -> Result<Vec<u8>> {
     const AT: usize = 32;
     let answer = ask(vcpu, channel, kind::REPORT, &report_request(data, vmpl))?;
     ensure!(status(&answer)? == 0, "report: status {:#x}", status(&answer)?);
@@ -487,11 +492,8 @@ fn certificates_refused(t: &mut Test) -> Result<()> {
     let (mut guest, mut channel) = with_certificates(&host)?;
     let mut vcpu = guest.actor(0);
     let page = channel.seal(kind::REPORT, &report_request([1; 64], 0))?;
-    let reply = |number: u64, pages| Vmm {
-        certificates: Reply::Return(number),
-        pages,
-        ..Vmm::default()
-    };
+    let reply =
+        |number: u64, pages| Vmm { certificates: Reply::Return(number), pages, ..Vmm::default() };
     for (name, number, pages, expected) in [
         ("too_few", libc::ENOSPC, Some(7), TOO_FEW_PAGES),
         ("too_few_same", libc::ENOSPC, None, TOO_FEW_PAGES),
@@ -533,7 +535,8 @@ fn certificates_refused(t: &mut Test) -> Result<()> {
     let outcome = vcpu.resume()?;
     t.observe("changed", format!("{:x?} {}", answer(&vcpu.ghcb()), outcome.exits()));
     // The page of the answer is gone meanwhile.
-    let page = channel.seal_as(channel.sequence + 3, kind::REPORT, 1, &report_request([2; 64], 0))?;
+    let page =
+        channel.seal_as(channel.sequence + 3, kind::REPORT, 1, &report_request([2; 64], 0))?;
     carry_extended(&mut vcpu, &page, CERTIFICATES, 2)?;
     set_private(vcpu.vm, RESPONSE..RESPONSE + PAGE_LEN, true)?;
     let outcome = vcpu.resume()?;
