@@ -103,6 +103,11 @@ impl Psp {
         self.json("machine-counters")
     }
 
+    /// A walk over the RMP: 4 KiB pages by state, those of the hypervisor left out.
+    pub fn rmp(&mut self) -> Result<BTreeMap<String, u64>> {
+        self.json("rmp")
+    }
+
     /// The `n`-th `cmd` from now fails with `status`, once.
     pub fn fail(&mut self, cmd: &str, n: u32, status: u32) -> Result<()> {
         self.request(&format!("fault cmd={cmd} n={n} status={status:#x}")).map(drop)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! What has to be back where it was once every VM of a test is closed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
@@ -21,6 +22,8 @@ pub struct Held {
     pub asids_bound: u64,
     /// SEV charges in the root of the misc cgroup, if it is mounted.
     pub charged: Option<u64>,
+    /// Pages by state in the RMP, of all that are not the hypervisor's.
+    pub rmp: BTreeMap<String, u64>,
 }
 
 impl Held {
@@ -33,6 +36,7 @@ impl Held {
             contexts: counters.contexts,
             asids_bound: counters.asids_bound,
             charged: charged("/sys/fs/cgroup")?,
+            rmp: psp.rmp()?,
         })
     }
 }
@@ -41,8 +45,13 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "module references {}, pinned pages {}, firmware contexts {}, bound ASIDs {}, charges {:?}",
-            self.module_refs, self.pinned_pages, self.contexts, self.asids_bound, self.charged
+            "module references {}, pinned pages {}, firmware contexts {}, bound ASIDs {}, charges {:?}, RMP {:?}",
+            self.module_refs,
+            self.pinned_pages,
+            self.contexts,
+            self.asids_bound,
+            self.charged,
+            self.rmp
         )
     }
 }

@@ -10,6 +10,7 @@
 //! | `clear-faults` | `{"ok":true}` |
 //! | `seed HEX` | `{"ok":true}`; random numbers follow from it from now on |
 //! | `log-start` | `{"ok":true}`; a new log begins |
+//! | `rmp` | JSON object: 4 KiB pages by state (`"GuestValid"`), those of the hypervisor left out |
 //! | `log` | JSON array of `{"cmd":…,"status":…}`, oldest first, at most 65,536 |
 //!
 //! Anything else is answered `error: …`. NAME is the manual's or Linux's name of a command.
@@ -20,6 +21,7 @@ use crate::command;
 use crate::config;
 use crate::firmware::Firmware;
 use crate::monitor::{Effect, Fault};
+use crate::snp::census::census;
 use crate::status::Status;
 
 const OK: &str = r#"{"ok":true}"#;
@@ -79,6 +81,7 @@ impl Firmware {
                 let log = self.monitor.log().ok_or("no log: send log-start first")?;
                 return json(&log);
             }
+            ["rmp"] => return json(&census(self)),
             ["reset-counters"] => self.monitor.reset_counters(self.contexts()),
             ["clear-faults"] => self.monitor.clear_faults(),
             ["log-start"] => self.monitor.start_log(),

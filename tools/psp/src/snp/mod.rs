@@ -10,6 +10,7 @@
 //! page that holds no context (here INVALID_GUEST).
 
 pub mod activate;
+pub mod census;
 pub mod config;
 pub mod context;
 pub mod cpuid;

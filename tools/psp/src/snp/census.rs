@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A walk over the whole RMP, for the control protocol: how many pages are in which state.
+
+use std::collections::BTreeMap;
+
+use super::rmp::{Entry, LARGE, PageState};
+use crate::firmware::Firmware;
+use crate::memory::PAGE;
+
+const MSR_RMP_BASE: u32 = 0xc001_0132;
+const MSR_RMP_END: u32 = 0xc001_0133;
+/// Bytes at the beginning of the table that hold no entries, and bytes of an entry.
+/// Source: Linux `arch/x86/virt/svm/sev.c`.
+const BOOKKEEPING: u64 = 16 << 10;
+const ENTRY: u64 = 16;
+
+/// 4 KiB pages by name of their state; those of the hypervisor are left out. Empty if SNP
+/// is not initialised.
+pub fn census(fw: &Firmware) -> BTreeMap<String, u64> {
+    let mut pages = BTreeMap::new();
+    let msr = |msr| fw.host.msr_get(0, msr).unwrap_or(0);
+    let table = (msr(MSR_RMP_END) + 1).saturating_sub(msr(MSR_RMP_BASE) + BOOKKEEPING);
+    let end = table / ENTRY * PAGE as u64;
+    let mut at = 0;
+    while fw.snp.is_initialized() && at < end {
+        let Ok(entry) = Entry::read(&fw.mem, fw.mem.spa(at)) else {
+            break;
+        };
+        let state = entry.state();
+        if state == PageState::Hypervisor {
+            at += PAGE as u64;
+            continue;
+        }
+        let size = if entry.is_2m() { LARGE } else { PAGE as u64 };
+        *pages.entry(format!("{state:?}")).or_insert(0) += size / PAGE as u64;
+        at += size;
+    }
+    pages
+}
