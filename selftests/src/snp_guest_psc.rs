@@ -140,12 +140,12 @@ pub struct Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, value) = self.answer;
-        write!(f, "{:x}:{:x} {} {}", kind, value, self.after.progress(), self.outcome.exits())?;
         if !self.outcome.done {
-            write!(f, " unfinished")?;
+            // What the GHCB holds is nobody's business before the guest runs again.
+            return write!(f, "unfinished {}", self.outcome.exits());
         }
-        Ok(())
+        let (kind, value) = self.answer;
+        write!(f, "{:x}:{:x} {} {}", kind, value, self.after.progress(), self.outcome.exits())
     }
 }
 

@@ -9,10 +9,14 @@
 //! step of `exact`.
 
 use std::process::ExitCode;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use sev_vm::es::kept_vm;
 use sev_vm::ghcb::{BUFFER, BUFFER_LEN, FIELDS, Ghcb, VALID, exit};
 use sev_vm::host::Host;
@@ -145,10 +149,27 @@ fn disturb(view: &Mapping, seed: u64, done: &AtomicBool) {
     }
 }
 
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// Interrupts KVM_RUN now and then: a guest may, by chance, have destroyed its only vCPU that
+/// runs, which then sleeps for ever.
+fn wake_up_at_times() -> Result<()> {
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGALRM, &action)? };
+    let time = libc::timeval { tv_sec: 5, tv_usec: 0 };
+    let timer = libc::itimerval { it_interval: time, it_value: time };
+    // SAFETY: `timer` is only read.
+    let ret = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) };
+    ensure!(ret == 0, "setitimer: {}", Errno::last());
+    Ok(())
+}
+
 fn race(t: &mut Test) -> Result<()> {
     let (first, seeds, steps) = (option("seed", 1)?, option("seeds", 3)?, option("steps", 1500)?);
     let host = Host::open()?;
     stay_on_cpu(0)?;
+    wake_up_at_times()?;
     for seed in first..first + seeds {
         let mut guest = launched(&host)?;
         let mut source = Fuzz::new(seed | 0x80, 1);
@@ -161,6 +182,8 @@ fn race(t: &mut Test) -> Result<()> {
                 scope.spawn(|| {
                     // Where the other CPU is has no influence on what is tested.
                     let _ = stay_on_cpu(1);
+                    // The signal is for the vCPU.
+                    let _ = SigSet::all().thread_block();
                     disturb(&view, disturber, &done);
                 });
                 let mut lived = true;

@@ -416,10 +416,11 @@ fn userspace_fails(t: &mut Test) -> Result<()> {
             vcpu.vmm = Vmm::default();
             if !done.outcome.done {
                 // KVM_RUN failed; the guest sees nothing of it, whatever comes next.
-                t.observe(&format!("{name}.again"), vcpu.resume_psc(&request)?);
+                let again = vcpu.resume_psc(&request)?;
+                t.observe(&format!("{name}.again"), &again);
                 if host.is_ours() {
                     // The stock module would warn of the entries that it believes under way.
-                    let next = vcpu.psc(&done.after)?;
+                    let next = vcpu.psc(&again.after)?;
                     ensure!(next.answer == (0, 0), "{name}: the next request: {next}");
                 }
                 guest = launched(&host)?;
@@ -485,7 +486,7 @@ fn changed_meanwhile(t: &mut Test) -> Result<()> {
         let begun = vcpu.psc(&request)?;
         t.observe(name, &begun);
         ensure!(!begun.outcome.done, "{begun}");
-        let mut changed = begun.after.clone();
+        let mut changed = request.clone();
         change(&mut changed);
         let with_header = changed.ghcb(ghcb_of(0));
         let bytes = BUFFER..BUFFER + 8 * (1 + changed.entries.len());
