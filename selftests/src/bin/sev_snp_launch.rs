@@ -124,7 +124,7 @@ fn pairs(t: &mut Test) -> Result<()> {
     t.check("some", bits.len() > 3);
     for (number, first) in bits.iter().enumerate() {
         for second in &bits[number + 1..] {
-            let policy = policy::RESERVED_ONE | 1 << first | 1 << second;
+            let policy = policy::RESERVED_ONE | (1 << first) | (1 << second);
             t.record(&format!("{first}_{second}"), answer_to(&host, start(policy))?);
         }
     }

@@ -123,7 +123,7 @@ fn lengths(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let vm = started(&host)?;
     let good = vm.update_of(PageType::Normal, AREA..AREA + PAGE);
-    for len in [0, 1, 16, 4095, 4097, PAGE as u64 + 16, u64::MAX, 1 << 63 | 1] {
+    for len in [0, 1, 16, 4095, 4097, PAGE as u64 + 16, u64::MAX, (1 << 63) | 1] {
         let argument = kvm_sev_snp_launch_update { len, ..good };
         update(t, &format!("{len:#x}"), &vm, argument, Answer::refused(EINVAL));
     }
