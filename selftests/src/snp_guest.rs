@@ -196,10 +196,10 @@ fn write_page_tables(memory: &Mapping, c_mask: u64) {
     entry(pdpt, SHARED_VIEW >> 30, pd_shared | c_mask);
     entry(pd, 0, pt | c_mask);
     for large in 1..MEMORY / LARGE {
-        entry(pd, large, large * LARGE | IS_LARGE | c_mask);
+        entry(pd, large, (large * LARGE) | IS_LARGE | c_mask);
     }
     for large in 0..MEMORY / LARGE {
-        entry(pd_shared, large, large * LARGE | IS_LARGE);
+        entry(pd_shared, large, (large * LARGE) | IS_LARGE);
     }
     entry(pd_mmio, 0, guest::MMIO.start | IS_LARGE);
     for page in (0..LARGE).step_by(PAGE) {

@@ -209,7 +209,7 @@ fn arguments(t: &mut Test) -> Result<()> {
         }
     }
     for (way, what) in [("create", 1), ("on_init", 0)] {
-        for features in [0, 2, 3, 1 << 5 | 1, 1 << 32 | 1, 1 << 63 | 1, u64::MAX] {
+        for features in [0, 2, 3, (1 << 5) | 1, (1 << 32) | 1, (1 << 63) | 1, u64::MAX] {
             let request = creation(what, 1, VMSAS[0], features);
             refused(t, &mut vcpu, &format!("{way}.features_{features:x}"), &request, bad)?;
         }

@@ -134,21 +134,48 @@ fn combined(t: &mut Test) -> Result<()> {
     let mut vcpu = guest.actor(0);
     let (s, p) = (E::shared, E::private);
     let far = E(p(page(0)).0 | (1 << 63));
-    let cases: [(&str, Vec<E>); 9] = [
-        ("gap", vec![s(page(0)), s(page(1)), s(page(3)), s(page(4))]),
-        ("operations", vec![p(page(0)), p(page(1)), s(page(2)), s(page(3)), p(page(4))]),
-        ("backwards", vec![s(page(2)), s(page(1)), s(page(0))]),
-        ("twice", vec![s(page(0)), s(page(0)), p(page(0)), s(page(0))]),
-        ("partly", vec![s(page(0)), s(page(1)).current(1), s(page(2)), s(page(3))]),
-        ("large", vec![s(AREA).large(), s(AREA + LARGE).large()]),
-        ("large_then_small", vec![p(AREA).large(), p(AREA + LARGE), p(AREA + LARGE + PAGE_LEN)]),
-        ("small_then_large", vec![s(AREA - PAGE_LEN), s(AREA).large()]),
-        ("reserved", vec![far, p(page(1))]),
+    let cases: [(&str, Vec<E>, &str); 9] = [
+        (
+            "gap",
+            vec![s(page(0)), s(page(1)), s(page(3)), s(page(4))],
+            "map:50000+2:0,map:53000+2:0",
+        ),
+        (
+            "operations",
+            vec![p(page(0)), p(page(1)), s(page(2)), s(page(3)), p(page(4))],
+            "map:50000+2:10,map:52000+2:0,map:54000+1:10",
+        ),
+        (
+            "backwards",
+            vec![s(page(2)), s(page(1)), s(page(0))],
+            "map:52000+1:0,map:51000+1:0,map:50000+1:0",
+        ),
+        (
+            "twice",
+            vec![s(page(0)), s(page(0)), p(page(0)), s(page(0))],
+            "map:50000+1:0,map:50000+1:0,map:50000+1:10,map:50000+1:0",
+        ),
+        (
+            "partly",
+            vec![s(page(0)), s(page(1)).current(1), s(page(2)), s(page(3))],
+            "map:50000+1:0,map:52000+2:0",
+        ),
+        ("large", vec![s(AREA).large(), s(AREA + LARGE).large()], "map:200000+400:1"),
+        (
+            "large_then_small",
+            vec![p(AREA).large(), p(AREA + LARGE), p(AREA + LARGE + PAGE_LEN)],
+            "map:200000+200:11,map:400000+2:10",
+        ),
+        (
+            "small_then_large",
+            vec![s(AREA - PAGE_LEN), s(AREA).large()],
+            "map:1ff000+1:0,map:200000+200:1",
+        ),
+        ("reserved", vec![far, p(page(1))], "map:50000+2:10"),
     ];
-    for (name, entries) in cases {
+    for (name, entries, exits) in cases {
         let done = vcpu.psc(&Psc::new(&entries))?;
-        t.observe(name, &done);
-        t.value(&format!("{name}.answer"), format!("{:?}", done.answer), "(0, 0)".into());
+        all_done(t, name, &done, exits);
     }
     Ok(())
 }
