@@ -59,7 +59,10 @@ impl FromUser for Certified {
         let mut pages = 0;
 
         // SAFETY: As above.
-        match unsafe { b::kvm_sev_req_certs_result(vcpu.as_kvm_vcpu(), &mut pages) } as u32 {
+        let result = unsafe { b::kvm_sev_req_certs_result(vcpu.as_kvm_vcpu(), &mut pages) };
+
+        // Error numbers are 32 bits wide, the result is not.
+        match u32::try_from(result).map_err(|_| EINVAL)? {
             0 => Ok(Certified::Yes),
             b::ENOSPC => Ok(Certified::TooFewPages(pages)),
             b::EAGAIN => Ok(Certified::TryAgain),
