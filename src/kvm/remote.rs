@@ -65,7 +65,7 @@ impl Vm {
     /// All vCPUs, as they are now. Any context.
     pub(crate) fn remote_vcpus(&self) -> impl Iterator<Item = RemoteVcpu<'_>> {
         // SAFETY: The VM is alive; there are so many vCPUs, and maybe more by now.
-        (0..).map_while(|index| unsafe {
+        (0..i32::MAX).map_while(|index| unsafe {
             if index >= b::kvm_sev_online_vcpus(self.as_raw()) {
                 return None;
             }
