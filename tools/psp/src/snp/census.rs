@@ -13,14 +13,17 @@ const MSR_RMP_END: u32 = 0xc001_0133;
 /// Source: Linux `arch/x86/virt/svm/sev.c`.
 const BOOKKEEPING: u64 = 16 << 10;
 const ENTRY: u64 = 16;
+/// Bytes of a small page.
+const SMALL: u64 = PAGE as u64;
 
 /// 4 KiB pages by name of their state; those of the hypervisor are left out. Empty if SNP
 /// is not initialised.
 pub fn census(fw: &Firmware) -> BTreeMap<String, u64> {
     let mut pages = BTreeMap::new();
     let msr = |msr| fw.host.msr_get(0, msr).unwrap_or(0);
-    let table = (msr(MSR_RMP_END) + 1).saturating_sub(msr(MSR_RMP_BASE) + BOOKKEEPING);
-    let end = table / ENTRY * PAGE as u64;
+    let begin = msr(MSR_RMP_BASE).saturating_add(BOOKKEEPING);
+    let table = msr(MSR_RMP_END).saturating_add(1).saturating_sub(begin);
+    let end = (table / ENTRY).saturating_mul(SMALL);
     let mut at = 0;
     while fw.snp.is_initialized() && at < end {
         let Ok(entry) = Entry::read(&fw.mem, fw.mem.spa(at)) else {
@@ -28,12 +31,17 @@ pub fn census(fw: &Firmware) -> BTreeMap<String, u64> {
         };
         let state = entry.state();
         if state == PageState::Hypervisor {
-            at += PAGE as u64;
+            at = at.saturating_add(SMALL);
             continue;
         }
-        let size = if entry.is_2m() { LARGE } else { PAGE as u64 };
-        *pages.entry(format!("{state:?}")).or_insert(0) += size / PAGE as u64;
-        at += size;
+        let (size, small_pages) = if entry.is_2m() {
+            (LARGE, LARGE / SMALL)
+        } else {
+            (SMALL, 1)
+        };
+        let count: &mut u64 = pages.entry(format!("{state:?}")).or_default();
+        *count = count.saturating_add(small_pages);
+        at = at.saturating_add(size);
     }
     pages
 }

@@ -46,7 +46,7 @@ const STATUS_CIPHERTEXT_HIDING_EN: u32 = 1 << 6;
 
 /// SNP_FEATURE_INFO, sub-function 0, ECX: RAPL can be disabled, ciphertext can be hidden.
 /// Disabling SNP on the cores (bit 1) is not offered.
-const FEATURES_ECX: u32 = 1 << 2 | 1 << 3;
+const FEATURES_ECX: u32 = (1 << 2) | (1 << 3);
 
 fn hw<T>(value: core::result::Result<T, HostError>) -> Result<T> {
     value.map_err(|_| Status::HWERROR_PLATFORM)

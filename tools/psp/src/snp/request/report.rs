@@ -50,10 +50,10 @@ fn signer(fw: &Firmware, asker: &Asker<'_>, select: u32) -> Answer<Signer> {
 
 /// Family and model with their extensions, and stepping.
 fn cpu(fms: u32) -> [u8; 3] {
-    let field = |shift: u32, bits: u32| (fms >> shift) & ((1 << bits) - 1);
-    let family = field(8, 4).wrapping_add(field(20, 8));
-    let model = field(4, 4) | field(16, 4) << 4;
-    [family, model, field(0, 4)].map(|value| value as u8)
+    let field = |shift: u32, mask: u32| (fms >> shift) & mask;
+    let family = field(8, 0xf).wrapping_add(field(20, 0xff));
+    let model = field(4, 0xf) | (field(16, 0xf) << 4);
+    [family, model, field(0, 0xf)].map(|value| value as u8)
 }
 
 fn unsigned(fw: &Firmware, asker: &Asker<'_>, request: &ReportRequest, signer: Signer) -> Report {
