@@ -73,7 +73,7 @@ fn config_is_reported() {
     assert_ne!(masked.signature.r, [0; 72]);
     config(&mut psp, [0; 8], 2).unwrap();
     let unsigned = channel.report(&mut psp, [1; 64]).unwrap().report;
-    assert_eq!(unsigned.key_info.get(), 2 | 7 << 2);
+    assert_eq!(unsigned.key_info.get(), 2 | (7 << 2));
     assert_eq!(
         (unsigned.reported_tcb, unsigned.signature.r),
         (TCB, [0; 72])
@@ -101,7 +101,7 @@ fn ciphertext_hiding_splits_the_asids() {
     assert_eq!(status(&mut psp).flags.get(), 8 | 0x10 | 0x20 | 0x40);
     // A policy that insists on both is honoured.
     psp.gctx_create(GCTX).unwrap();
-    psp.snp_start(GCTX, POLICY | 3 << 23).unwrap();
+    psp.snp_start(GCTX, POLICY | (3 << 23)).unwrap();
     assert_eq!(psp.snp_activate(GCTX, 8), Err(Status::INVALID_ASID));
     psp.snp_activate(GCTX, 7).unwrap();
     psp.rmpupdate(GUEST, pre_guest(7, 0));

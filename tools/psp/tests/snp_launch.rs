@@ -39,7 +39,7 @@ fn pages_of_every_type_become_the_guests() {
         psp.rmpupdate(spa, pre_guest(ASID.into(), gpa));
         psp.snp_update(GCTX, kind, spa).unwrap();
         let vmsa = if kind == page::VMSA { VMSA } else { 0 };
-        let low = ASSIGNED | VALIDATED | vmsa | u64::from(ASID) << 51 | gpa;
+        let low = ASSIGNED | VALIDATED | vmsa | (u64::from(ASID) << 51) | gpa;
         assert_eq!(psp.rmp(spa), [low, 0xf]);
         let seen = psp.machine.get_guest(ASID, spa, 4096);
         match kind {

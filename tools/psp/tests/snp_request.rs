@@ -115,7 +115,7 @@ fn derived_keys_follow_from_what_is_selected() {
         psp.snp_flush();
         (response.status.get(), response.key)
     };
-    let debug = POLICY | 1 << 19;
+    let debug = POLICY | (1 << 19);
     assert_eq!(key(POLICY, 0), key(debug, 0));
     assert_ne!(key(POLICY, 1), key(debug, 1));
     assert_ne!(key(POLICY, 0), key(POLICY, 1));
@@ -208,7 +208,7 @@ fn an_id_block_describes_the_guest_or_it_does_not_run() {
     let (wrong_digest, its_auth) = identity(other, POLICY);
     let bad = finish(&mut psp, 3, &wrong_digest, &its_auth);
     assert_eq!(bad, Err(Status::BAD_MEASUREMENT));
-    let (wrong_policy, its_auth) = identity(digest, POLICY | 1 << 19);
+    let (wrong_policy, its_auth) = identity(digest, POLICY | (1 << 19));
     let bad = finish(&mut psp, 3, &wrong_policy, &its_auth);
     assert_eq!(bad, Err(Status::POLICY_FAILURE));
     let bad = finish(&mut psp, 3, &block, &its_auth);
@@ -273,7 +273,7 @@ fn debugging_is_for_guests_that_allow_it() {
     }
     psp.at("SNP_DECOMMISSION", GCTX).unwrap();
     psp.snp_flush();
-    launching(&mut psp, POLICY | 1 << 19);
+    launching(&mut psp, POLICY | (1 << 19));
     psp.machine.put(BUF3, &[0x42; 4096]);
     psp.rmpupdate(BUF4, pre_guest(6, 0));
     for (src, dst, status) in [

@@ -217,8 +217,11 @@ fn what_only_snp_guests_ask_for() {
         other => panic!("{other:?}"),
     };
     assert_eq!(ap(3 << 32), Ok((3, ApAction::Create { at_once: false })));
-    assert_eq!(ap(3 << 32 | 1), Ok((3, ApAction::Create { at_once: true })));
-    assert_eq!(ap(7 << 32 | 2), Ok((7, ApAction::Destroy)));
+    assert_eq!(
+        ap((3 << 32) | 1),
+        Ok((3, ApAction::Create { at_once: true }))
+    );
+    assert_eq!(ap((7 << 32) | 2), Ok((7, ApAction::Destroy)));
     assert_eq!(ap(3), Err(Refusal::InvalidInput));
 
     for (request, response, ok) in [
@@ -387,7 +390,7 @@ proptest! {
             0x012 => Some(Request::Snp(SnpRequest::RegisterGhcb(data << 12))),
             0x014 => Some(Request::Snp(SnpRequest::PageState {
                 gfn: data % (1 << 40),
-                state: match value >> 52 & 0xf {
+                state: match (value >> 52) & 0xf {
                     1 => Some(PageState::Private),
                     2 => Some(PageState::Shared),
                     _ => None,

@@ -24,7 +24,7 @@ impl List for Buffer {
 
 impl Buffer {
     fn new(current: u16, last: u16, entries: &[u64]) -> Self {
-        let header = u64::from(current) | u64::from(last) << 16;
+        let header = u64::from(current) | (u64::from(last) << 16);
         let words = [header].into_iter().chain(entries.iter().copied());
         Self(RefCell::new(words.collect()))
     }
@@ -39,7 +39,7 @@ impl Buffer {
 }
 
 fn entry(done: u64, gfn: u64, operation: u64, large: bool) -> u64 {
-    done | gfn << 12 | operation << 52 | u64::from(large) << 56
+    done | (gfn << 12) | (operation << 52) | (u64::from(large) << 56)
 }
 
 /// A page, what it becomes, and whether it is part of a large one.
@@ -52,12 +52,12 @@ fn expected(current: u16, last: u16, entries: &[u64]) -> (Vec<Page>, u64, u16) {
 
     for index in current..=last {
         let entry = entries[usize::from(index)];
-        let (done, gfn) = (entry & 0xfff, entry >> 12 & 0xff_ffff_ffff);
-        let all = if entry >> 56 & 1 == 1 { 512 } else { 1 };
+        let (done, gfn) = (entry & 0xfff, (entry >> 12) & 0xff_ffff_ffff);
+        let all = if (entry >> 56) & 1 == 1 { 512 } else { 1 };
         if done > all || gfn % all != 0 {
-            return (pages, 1 << 32 | 2, index);
+            return (pages, (1 << 32) | 2, index);
         }
-        let state = match entry >> 52 & 0xf {
+        let state = match (entry >> 52) & 0xf {
             1 => PageState::Private,
             2 => PageState::Shared,
             _ => continue,
@@ -140,7 +140,7 @@ proptest! {
             let after = buffer.word(index + 1);
             prop_assert_eq!(after >> 12, before >> 12);
             let processed = index >= usize::from(start) && index < usize::from(current);
-            let all = if before >> 56 & 1 == 1 { 512 } else { 1 };
+            let all = if (before >> 56) & 1 == 1 { 512 } else { 1 };
             prop_assert_eq!(after & 0xfff, if processed { all } else { before & 0xfff });
         }
     }
@@ -164,6 +164,6 @@ fn adjacent_entries_are_one_request() {
 
 #[test]
 fn a_list_longer_than_the_buffer_is_refused() {
-    assert_eq!(run(&Buffer::new(0, 1, &[0])), (vec![], 1 << 32 | 1));
+    assert_eq!(run(&Buffer::new(0, 1, &[0])), (vec![], (1 << 32) | 1));
     assert_eq!(run(&Buffer::new(5, 0, &[0])), (vec![], 0));
 }

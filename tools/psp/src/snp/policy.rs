@@ -76,10 +76,10 @@ mod tests {
         let [major, minor] = API.map(u64::from);
         for (bits, status) in [
             (0, None),
-            (major << 8 | minor, None),
-            ((major - 1) << 8 | 0xff, None),
+            ((major << 8) | minor, None),
+            (((major - 1) << 8) | 0xff, None),
             (0x3d_0000, None),
-            (major << 8 | (minor + 1), Some(Status::POLICY_FAILURE)),
+            ((major << 8) | (minor + 1), Some(Status::POLICY_FAILURE)),
             ((major + 1) << 8, Some(Status::POLICY_FAILURE)),
             (MEM_AES_256_XTS, Some(Status::POLICY_FAILURE)),
             (RAPL_DIS, Some(Status::POLICY_FAILURE)),

@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn states_are_encoded_one_to_one() {
         use PageState::*;
-        let guest = Entry([ASSIGNED | IMMUTABLE | 5 << ASID_SHIFT | 0x7000, 0]);
+        let guest = Entry([ASSIGNED | IMMUTABLE | (5 << ASID_SHIFT) | 0x7000, 0]);
         assert_eq!((guest.state(), guest.asid()), (PreGuest, 5));
         for state in [
             Hypervisor,

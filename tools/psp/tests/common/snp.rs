@@ -26,7 +26,7 @@ pub const POLICY: u64 = 3 << 16;
 
 /// What RMPUPDATE makes for a page that a guest is to get.
 pub fn pre_guest(asid: u64, gpa: u64) -> [u64; 2] {
-    [ASSIGNED | IMMUTABLE | asid << 51 | gpa, 0]
+    [ASSIGNED | IMMUTABLE | (asid << 51) | gpa, 0]
 }
 
 /// Page types of LAUNCH_UPDATE.
