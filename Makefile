@@ -12,7 +12,7 @@ KERNEL ?= $(shell uname -r)
 enter := tools/env/enter
 module := build/kvm-amd.ko
 
-.PHONY: all module load unload run check check-debug compare bench clean clean-cache help
+.PHONY: all module load unload run check check-debug compare bench stats clean clean-cache help
 all: module
 
 ifneq ($(KOUT),)
@@ -39,6 +39,9 @@ run check check-debug bench:
 compare:
 	@$(enter) selftests/sequences/run $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))
 
+stats:
+	@tools/env/stats
+
 clean:
 	rm -rf build
 
@@ -57,6 +60,7 @@ help:
 	@echo "                  N=20000 SEED=7    so many, from that seed on"
 	@echo "make check-debug  run those of the module on a debug kernel, which is built first"
 	@echo "make bench        count the instructions of each operation, in C and in Rust"
+	@echo "make stats        count the module's code, and what of it is unsafe"
 	@echo "make clean        remove build/"
 	@echo "make clean-cache  remove build root, kernels, QEMU and other caches"
 	@echo
