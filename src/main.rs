@@ -22,6 +22,7 @@
 //! psp                        the firmware's commands
 //! ghcb                       the protocol that guests ask by
 //! kvm  hw                    safe views of the kernel and the processor        (unsafe)
+//! trace                      what can be watched                               (unsafe)
 //! ffi                        generated bindings, C shims                       (unsafe)
 //! ```
 //!
@@ -53,6 +54,7 @@ mod kvm;
 mod params;
 mod platform;
 mod psp;
+mod trace;
 mod vcpu;
 mod vm;
 mod vmgexit;

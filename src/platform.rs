@@ -343,7 +343,9 @@ pub(crate) fn device_attribute(group: u32, attribute: u64) -> Result<u64> {
             .into()),
         b::KVM_X86_SEV_IMPL => Ok(b::KVM_SEV_IMPL_ID),
         b::KVM_X86_SEV_IMPL_VERSION => Ok(u64::from(b::KVM_SEV_IMPL_VERSION)),
-        b::KVM_X86_SEV_IMPL_FEATURES => Ok(u64::from(b::KVM_SEV_IMPL_F_DEVICE_FILE)),
+        b::KVM_X86_SEV_IMPL_FEATURES => Ok(u64::from(
+            b::KVM_SEV_IMPL_F_DEVICE_FILE | b::KVM_SEV_IMPL_F_EVENTS,
+        )),
         _ => Err(ENXIO),
     }
 }

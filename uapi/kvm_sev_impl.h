@@ -19,9 +19,11 @@
 /* The letters "SEV-Rust", first one lowest. */
 #define KVM_SEV_IMPL_ID			0x747375522d564553
 
-#define KVM_SEV_IMPL_VERSION		1
+#define KVM_SEV_IMPL_VERSION		2
 
 /* Commands use the /dev/sev file of the launch, whatever became of its descriptor. */
 #define KVM_SEV_IMPL_F_DEVICE_FILE	(1 << 0)
+/* There are events in events/kvm_sev/ of tracefs; see Documentation/tracing.rst. */
+#define KVM_SEV_IMPL_F_EVENTS		(1 << 1)
 
 #endif /* _UAPI_KVM_SEV_IMPL_H */

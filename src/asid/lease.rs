@@ -15,6 +15,7 @@ use crate::hw::kind::Kind;
 use crate::kvm::cgroup::{Charge, Resource};
 use crate::kvm::lock::FlushExclusive;
 use crate::psp::{Channel, DfFlush, FwStatus, SnpDfFlush};
+use crate::trace;
 
 /// Which command ends a flush; the SNP firmware wants its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +78,7 @@ impl Asids {
             asids: self.clone(),
             leaked: Atomic::new(false),
         };
+        trace::asid(taken.asid, "leased");
 
         Arc::pin_init(
             pin_init!(Lease {
@@ -105,13 +107,15 @@ impl Asids {
     pub(crate) fn recycle(&self) -> Result {
         let _one_at_a_time = self.flush.lock();
 
-        if self.pool.lock().begin_flush() == 0 {
+        let dirty = self.pool.lock().begin_flush();
+        if dirty == 0 {
             // Another task flushed while this one waited.
             return Ok(());
         }
         let result = self.flush_caches();
         let flushed = Flushed::by_firmware(result.is_ok());
         self.pool.lock().end_flush(flushed);
+        trace::recycled(dirty, result);
         result
     }
 
@@ -148,6 +152,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         if !self.leaked.load(Relaxed) {
             self.asids.pool.lock().retire(self.asid);
+            trace::asid(self.asid, "retired");
         }
     }
 }
@@ -175,6 +180,7 @@ impl Lease {
             return;
         }
         asids.pool.lock().leak(self.asid());
+        trace::asid(self.asid(), "leaked");
         let charge = self.charge.lock().take();
         if let Some(entry) = asids.lost.lock().get_mut(self.asid().index()) {
             *entry = charge;

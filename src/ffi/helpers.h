@@ -60,6 +60,16 @@ void *kvm_sev_alloc_vmsa(void);
 u64 kvm_sev_pa(const void *p);
 bool kvm_sev_flush_encrypted_page(void *va, unsigned int asid);
 
+/* Events */
+void kvm_sev_trace_command(const char *name, size_t name_len, u64 guest, u32 status,
+			   const char *status_name, size_t status_len, int result, u64 ns);
+void kvm_sev_trace_rmp(u64 pfn, u64 pages, u64 gpa, u32 asid, u32 from, u32 to,
+		       u32 entry_pages, int result);
+void kvm_sev_trace_asid(u32 asid, const char *what, size_t what_len);
+void kvm_sev_trace_recycled(u32 asids, int result);
+void kvm_sev_trace_context(u32 asid, const char *kind, size_t kind_len,
+			   const char *state, size_t state_len);
+
 /* vCPUs and memory of SEV-SNP guests */
 int kvm_sev_online_vcpus(struct kvm *kvm);
 void kvm_sev_request_update(struct kvm_vcpu *vcpu);

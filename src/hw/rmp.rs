@@ -15,6 +15,7 @@ use kernel::prelude::*;
 use crate::ffi::bindings as b;
 use crate::hw::addr::{Pfn, PspAddr, PAGE_SIZE};
 use crate::hw::asid::Asid;
+use crate::trace::{self, Owner, Transition};
 
 /// How much an entry is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +111,19 @@ pub(crate) fn make_private(
             mutable == Mutable::No,
         )
     };
+    let transition = Transition {
+        pfn: pfn.get(),
+        pages: size.pages(),
+        entry_pages: size.pages(),
+        gpa,
+        asid: asid.get(),
+        from: Owner::Host,
+        to: match mutable {
+            Mutable::Yes => Owner::Guest,
+            Mutable::No => Owner::Launch,
+        },
+    };
+    trace::rmp(&transition, ret);
     kernel::error::to_result(ret)
 }
 
@@ -117,23 +131,46 @@ pub(crate) fn make_private(
 /// then.
 pub(crate) fn make_shared(pfn: Pfn, size: PageSize) -> Result {
     // SAFETY: No requirements.
-    kernel::error::to_result(unsafe { b::rmp_make_shared(pfn.get(), size.level()) })
+    let ret = unsafe { b::rmp_make_shared(pfn.get(), size.level()) };
+    let transition = Transition {
+        pfn: pfn.get(),
+        pages: size.pages(),
+        entry_pages: size.pages(),
+        gpa: 0,
+        asid: 0,
+        from: Owner::Guest,
+        to: Owner::Host,
+    };
+
+    trace::rmp(&transition, ret);
+    kernel::error::to_result(ret)
 }
 
 /// Splits the entry of the large page that contains `pfn`. The result is the processor's if it
 /// refuses, `PSMASH_FAIL_*`, or an error number.
 pub(crate) fn psmash(pfn: Pfn) -> Result<(), i32> {
     let first = pfn.large_page();
-
-    loop {
+    let result = loop {
         // SAFETY: No requirements.
         match unsafe { b::psmash(first.get()) } {
-            0 => return Ok(()),
+            0 => break Ok(()),
             // Another processor is changing it.
             ret if ret == b::KVM_SEV_CONST_PSMASH_FAIL_INUSE => core::hint::spin_loop(),
-            ret => return Err(ret),
+            ret => break Err(ret),
         }
-    }
+    };
+    let transition = Transition {
+        pfn: first.get(),
+        pages: Pfn::PER_LARGE,
+        entry_pages: 1,
+        gpa: 0,
+        asid: 0,
+        from: Owner::Guest,
+        to: Owner::Guest,
+    };
+
+    trace::rmp(&transition, result.err().unwrap_or(0));
+    result
 }
 
 /// Writes back and drops what CPU caches hold of memory that was a guest's.

@@ -13,6 +13,7 @@ use super::status::FwStatus;
 use crate::ffi::bindings;
 use crate::kvm::file::SevDevice;
 use crate::kvm::log;
+use crate::trace::{self, Stopwatch};
 
 /// On whose behalf a command is issued.
 #[derive(Clone, Copy)]
@@ -45,6 +46,7 @@ impl Channel<'_> {
         // The driver's "no status" is to leave the variable alone.
         let mut code = status.code() as i32;
         let buffer = command.as_buffer();
+        let stopwatch = Stopwatch::start();
 
         let ret = match self {
             // SAFETY: The file is referenced, the buffer is the one of this command by the
@@ -56,7 +58,15 @@ impl Channel<'_> {
             Channel::Kernel => unsafe { bindings::sev_do_cmd(C::ID as i32, buffer, &mut code) },
         };
         *status = FwStatus::new(code as u32);
-        kernel::error::to_result(ret)
+        let result = kernel::error::to_result(ret);
+        trace::command(
+            C::NAME,
+            command.guest(),
+            (status.code(), status.name().unwrap_or("unknown")),
+            result,
+            &stopwatch,
+        );
+        result
     }
 }
 

@@ -34,10 +34,14 @@ pub(crate) unsafe trait Command {
     const NAME: &'static str;
 
     fn as_buffer(&mut self) -> *mut c_void;
+
+    /// The handle of the guest that it is about, or the address of its context or page; 0 if it is
+    /// about none.
+    fn guest(&self) -> u64;
 }
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident = $id:ident, $spec_name:literal, $data:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $id:ident, $spec_name:literal, $data:ident.$guest:ident;)*) => {$(
         $(#[$doc])*
         #[repr(transparent)]
         pub(crate) struct $name($crate::ffi::bindings::$data);
@@ -50,6 +54,10 @@ macro_rules! commands {
             fn as_buffer(&mut self) -> *mut core::ffi::c_void {
                 (&raw mut self.0).cast()
             }
+
+            fn guest(&self) -> u64 {
+                u64::from(self.0.$guest)
+            }
         }
     )*};
 }
@@ -57,51 +65,51 @@ pub(super) use commands;
 
 commands! {
     /// Binds a guest to an ASID and installs its key.
-    Activate = sev_cmd_SEV_CMD_ACTIVATE, "ACTIVATE", sev_data_activate;
+    Activate = sev_cmd_SEV_CMD_ACTIVATE, "ACTIVATE", sev_data_activate.handle;
     /// Removes a guest's key from its ASID.
-    Deactivate = sev_cmd_SEV_CMD_DEACTIVATE, "DEACTIVATE", sev_data_deactivate;
+    Deactivate = sev_cmd_SEV_CMD_DEACTIVATE, "DEACTIVATE", sev_data_deactivate.handle;
     /// Forgets a guest context.
-    Decommission = sev_cmd_SEV_CMD_DECOMMISSION, "DECOMMISSION", sev_data_decommission;
+    Decommission = sev_cmd_SEV_CMD_DECOMMISSION, "DECOMMISSION", sev_data_decommission.handle;
     /// Policy and state of a guest.
-    GuestStatus = sev_cmd_SEV_CMD_GUEST_STATUS, "GUEST_STATUS", sev_data_guest_status;
+    GuestStatus = sev_cmd_SEV_CMD_GUEST_STATUS, "GUEST_STATUS", sev_data_guest_status.handle;
     /// Creates a guest context.
-    LaunchStart = sev_cmd_SEV_CMD_LAUNCH_START, "LAUNCH_START", sev_data_launch_start;
+    LaunchStart = sev_cmd_SEV_CMD_LAUNCH_START, "LAUNCH_START", sev_data_launch_start.handle;
     /// Encrypts memory in place and adds it to the measurement.
     LaunchUpdateData = sev_cmd_SEV_CMD_LAUNCH_UPDATE_DATA, "LAUNCH_UPDATE_DATA",
-        sev_data_launch_update_data;
+        sev_data_launch_update_data.handle;
     /// Encrypts a save area in place and adds it to the measurement.
     LaunchUpdateVmsa = sev_cmd_SEV_CMD_LAUNCH_UPDATE_VMSA, "LAUNCH_UPDATE_VMSA",
-        sev_data_launch_update_vmsa;
+        sev_data_launch_update_vmsa.handle;
     /// Authenticated digest of what was loaded.
-    LaunchMeasure = sev_cmd_SEV_CMD_LAUNCH_MEASURE, "LAUNCH_MEASURE", sev_data_launch_measure;
+    LaunchMeasure = sev_cmd_SEV_CMD_LAUNCH_MEASURE, "LAUNCH_MEASURE", sev_data_launch_measure.handle;
     /// Decrypts the guest owner's secret into guest memory.
     LaunchSecret = sev_cmd_SEV_CMD_LAUNCH_UPDATE_SECRET, "LAUNCH_UPDATE_SECRET",
-        sev_data_launch_secret;
+        sev_data_launch_secret.handle;
     /// The guest may run.
-    LaunchFinish = sev_cmd_SEV_CMD_LAUNCH_FINISH, "LAUNCH_FINISH", sev_data_launch_finish;
+    LaunchFinish = sev_cmd_SEV_CMD_LAUNCH_FINISH, "LAUNCH_FINISH", sev_data_launch_finish.handle;
     /// Signed digest of what was loaded.
     AttestationReport = sev_cmd_SEV_CMD_ATTESTATION_REPORT, "ATTESTATION",
-        sev_data_attestation_report;
+        sev_data_attestation_report.handle;
     /// The guest is about to be sent to another platform.
-    SendStart = sev_cmd_SEV_CMD_SEND_START, "SEND_START", sev_data_send_start;
+    SendStart = sev_cmd_SEV_CMD_SEND_START, "SEND_START", sev_data_send_start.handle;
     /// Guest memory to a packet.
     SendUpdateData = sev_cmd_SEV_CMD_SEND_UPDATE_DATA, "SEND_UPDATE_DATA",
-        sev_data_send_update_data;
+        sev_data_send_update_data.handle;
     /// The guest was sent.
-    SendFinish = sev_cmd_SEV_CMD_SEND_FINISH, "SEND_FINISH", sev_data_send_finish;
+    SendFinish = sev_cmd_SEV_CMD_SEND_FINISH, "SEND_FINISH", sev_data_send_finish.handle;
     /// The guest stays.
-    SendCancel = sev_cmd_SEV_CMD_SEND_CANCEL, "SEND_CANCEL", sev_data_send_cancel;
+    SendCancel = sev_cmd_SEV_CMD_SEND_CANCEL, "SEND_CANCEL", sev_data_send_cancel.handle;
     /// Creates a guest context for a guest of another platform.
-    ReceiveStart = sev_cmd_SEV_CMD_RECEIVE_START, "RECEIVE_START", sev_data_receive_start;
+    ReceiveStart = sev_cmd_SEV_CMD_RECEIVE_START, "RECEIVE_START", sev_data_receive_start.handle;
     /// A packet to guest memory.
     ReceiveUpdateData = sev_cmd_SEV_CMD_RECEIVE_UPDATE_DATA, "RECEIVE_UPDATE_DATA",
-        sev_data_receive_update_data;
+        sev_data_receive_update_data.handle;
     /// The guest may run.
-    ReceiveFinish = sev_cmd_SEV_CMD_RECEIVE_FINISH, "RECEIVE_FINISH", sev_data_receive_finish;
+    ReceiveFinish = sev_cmd_SEV_CMD_RECEIVE_FINISH, "RECEIVE_FINISH", sev_data_receive_finish.handle;
     /// Guest memory to plaintext.
-    DbgDecrypt = sev_cmd_SEV_CMD_DBG_DECRYPT, "DBG_DECRYPT", sev_data_dbg;
+    DbgDecrypt = sev_cmd_SEV_CMD_DBG_DECRYPT, "DBG_DECRYPT", sev_data_dbg.handle;
     /// Plaintext to guest memory.
-    DbgEncrypt = sev_cmd_SEV_CMD_DBG_ENCRYPT, "DBG_ENCRYPT", sev_data_dbg;
+    DbgEncrypt = sev_cmd_SEV_CMD_DBG_ENCRYPT, "DBG_ENCRYPT", sev_data_dbg.handle;
 }
 
 macro_rules! commands_without_buffer {
@@ -116,6 +124,10 @@ macro_rules! commands_without_buffer {
 
             fn as_buffer(&mut self) -> *mut c_void {
                 core::ptr::null_mut()
+            }
+
+            fn guest(&self) -> u64 {
+                0
             }
         }
     )*};

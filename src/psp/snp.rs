@@ -13,30 +13,30 @@ use crate::hw::asid::Asid;
 commands! {
     /// State of the SNP firmware, written to a page that the firmware owns.
     SnpPlatformStatus = sev_cmd_SEV_CMD_SNP_PLATFORM_STATUS, "SNP_PLATFORM_STATUS",
-        sev_data_snp_addr;
+        sev_data_snp_addr.address;
     /// Makes a page of the firmware's a guest context.
-    SnpGctxCreate = sev_cmd_SEV_CMD_SNP_GCTX_CREATE, "SNP_GCTX_CREATE", sev_data_snp_addr;
+    SnpGctxCreate = sev_cmd_SEV_CMD_SNP_GCTX_CREATE, "SNP_GCTX_CREATE", sev_data_snp_addr.address;
     /// Binds a guest to an ASID and installs its key.
-    SnpActivate = sev_cmd_SEV_CMD_SNP_ACTIVATE, "SNP_ACTIVATE", sev_data_snp_activate;
+    SnpActivate = sev_cmd_SEV_CMD_SNP_ACTIVATE, "SNP_ACTIVATE", sev_data_snp_activate.gctx_paddr;
     /// Frees a guest's ASID, and forgets the guest.
-    SnpDecommission = sev_cmd_SEV_CMD_SNP_DECOMMISSION, "SNP_DECOMMISSION", sev_data_snp_addr;
+    SnpDecommission = sev_cmd_SEV_CMD_SNP_DECOMMISSION, "SNP_DECOMMISSION", sev_data_snp_addr.address;
     /// A guest can be loaded.
     SnpLaunchStart = sev_cmd_SEV_CMD_SNP_LAUNCH_START, "SNP_LAUNCH_START",
-        sev_data_snp_launch_start;
+        sev_data_snp_launch_start.gctx_paddr;
     /// Encrypts a page in place and adds it to the measurement.
     SnpLaunchUpdate = sev_cmd_SEV_CMD_SNP_LAUNCH_UPDATE, "SNP_LAUNCH_UPDATE",
-        sev_data_snp_launch_update;
+        sev_data_snp_launch_update.gctx_paddr;
     /// The guest may run.
     SnpLaunchFinish = sev_cmd_SEV_CMD_SNP_LAUNCH_FINISH, "SNP_LAUNCH_FINISH",
-        sev_data_snp_launch_finish;
+        sev_data_snp_launch_finish.gctx_paddr;
     /// Takes a page from firmware or guest; the host can then make it its own by RMPUPDATE.
     SnpPageReclaim = sev_cmd_SEV_CMD_SNP_PAGE_RECLAIM, "SNP_PAGE_RECLAIM",
-        sev_data_snp_page_reclaim;
+        sev_data_snp_page_reclaim.paddr;
     /// Guest memory to plaintext.
-    SnpDbgDecrypt = sev_cmd_SEV_CMD_SNP_DBG_DECRYPT, "SNP_DBG_DECRYPT", sev_data_snp_dbg;
+    SnpDbgDecrypt = sev_cmd_SEV_CMD_SNP_DBG_DECRYPT, "SNP_DBG_DECRYPT", sev_data_snp_dbg.gctx_paddr;
     /// An encrypted message of a guest's, and the answer to it.
     SnpGuestRequest = sev_cmd_SEV_CMD_SNP_GUEST_REQUEST, "SNP_GUEST_REQUEST",
-        sev_data_snp_guest_request;
+        sev_data_snp_guest_request.gctx_paddr;
 }
 
 impl SnpPlatformStatus {

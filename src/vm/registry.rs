@@ -17,6 +17,7 @@ use crate::hw::kind::Kind;
 use crate::kvm::host::current_task;
 use crate::kvm::pin::PinAccount;
 use crate::psp::Handle;
+use crate::trace;
 
 /// How far a guest is, as of the commands that succeeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,13 +63,15 @@ pub(crate) struct Card {
 
 impl Card {
     pub(super) fn new(asid: Asid, kind: Kind, pins: Arc<PinAccount>) -> Self {
-        Self {
+        let this = Self {
             asid,
             kind,
             handle: Atomic::new(0),
             state: Atomic::new(State::Initialised as u32),
             pins,
-        }
+        };
+        this.trace(this.state());
+        this
     }
 
     pub(super) fn set_handle(&self, handle: Handle) {
@@ -77,6 +80,12 @@ impl Card {
 
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u32, Relaxed);
+        self.trace(self.state());
+    }
+
+    /// The context is, or was, in this state.
+    fn trace(&self, state: &str) {
+        trace::context(self.asid, self.kind.name(), state);
     }
 
     fn state(&self) -> &'static str {
@@ -86,6 +95,12 @@ impl Card {
             .iter()
             .find(|(known, _)| *known as u32 == state)
             .map_or("?", |(_, name)| name)
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        self.trace("gone");
     }
 }
 
