@@ -71,7 +71,8 @@ fn linux_brings_it_up_and_down() {
     psp.rmpupdate(BUF2, FIRMWARE);
     psp.at("SNP_PLATFORM_STATUS", BUF2).unwrap();
     let status: wire::PlatformStatus = psp.machine.read(BUF2);
-    assert_eq!((status.state, status.is_rmp_initialized), (1, 1));
+    // Initialised, and checked for aliases.
+    assert_eq!((status.state, status.is_rmp_initialized), (1, 3));
     assert_eq!(psp.rmp(BUF2), RECLAIM);
     psp.at("SNP_PAGE_RECLAIM", BUF2).unwrap();
 

@@ -35,6 +35,10 @@ const MAX_RANGES: u32 = 255;
 const INIT_RAPL_DIS: u32 = 4;
 const INIT_CIPHERTEXT_HIDING: u32 = 8;
 
+/// The byte of SNP_PLATFORM_STATUS that says whether the RMP is initialised, and that no two addresses
+/// are the same memory, as they are not here. Source: crate `sev`. unspecified: when that is found out.
+const STATUS_RMP_INITIALIZED: u8 = 1 << 0;
+const STATUS_ALIAS_CHECK_COMPLETE: u8 = 1 << 1;
 /// SNP_PLATFORM_STATUS flags.
 const STATUS_MASK_CHIP_ID: u32 = 1 << 0;
 const STATUS_MASK_CHIP_KEY: u32 = 1 << 1;
@@ -251,7 +255,11 @@ pub fn status(fw: &mut Firmware, buffer: Spa) -> Result {
         api_major,
         api_minor,
         state: fw.snp.initialized.into(),
-        is_rmp_initialized: fw.snp.rmp_initialized.into(),
+        is_rmp_initialized: if fw.snp.rmp_initialized {
+            STATUS_RMP_INITIALIZED | STATUS_ALIAS_CHECK_COMPLETE
+        } else {
+            0
+        },
         build: U32::new(BUILD.into()),
         flags: U32::new(status_flags(fw)),
         guest_count: U32::new(u32::try_from(fw.snp.contexts.len()).unwrap_or(u32::MAX)),
