@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The events of `events/kvm_sev/`. See Documentation/tracing.rst for their fields.
+//! The events of `events/kvm_sev/`, whose fields are in Documentation/tracing.rst, and whether anybody
+//! watches these and KVM's.
 //!
 //! Names are those of the specifications and of debugfs. They and the fields are an interface: they
 //! can become more, not others.
@@ -9,7 +10,22 @@
 use kernel::prelude::*;
 
 use crate::ffi::bindings as b;
-use crate::hw::asid::Asid;
+
+/// Whether somebody traces an event, given by its `struct tracepoint`. Patched into the code, as in
+/// C.
+macro_rules! traced {
+    ($tracepoint:path) => {
+        // SAFETY: It is a tracepoint of KVM's, or of this module's.
+        unsafe {
+            kernel::jump_label::static_branch_unlikely!(
+                $tracepoint,
+                kernel::bindings::tracepoint,
+                key
+            )
+        }
+    };
+}
+pub(crate) use traced;
 
 fn errno(result: Result) -> i32 {
     result.map_or_else(Error::to_errno, |()| 0)
@@ -24,8 +40,9 @@ impl Stopwatch {
         unsafe { kernel::bindings::ktime_get() }
     }
 
-    pub(crate) fn start() -> Self {
-        Self(Self::now())
+    /// `None` if nobody wants to know.
+    pub(crate) fn for_command() -> Option<Self> {
+        traced!(b::__tracepoint_psp_command).then(|| Self(Self::now()))
     }
 
     fn nanoseconds(&self) -> u64 {
@@ -98,9 +115,9 @@ pub(crate) fn rmp(transition: &Transition, result: i32) {
 }
 
 /// `asid`: `what` happened to an ASID.
-pub(crate) fn asid(asid: Asid, what: &str) {
+pub(crate) fn asid(asid: u32, what: &str) {
     // SAFETY: The string is as long as it says.
-    unsafe { b::kvm_sev_trace_asid(asid.get(), what.as_ptr().cast(), what.len()) }
+    unsafe { b::kvm_sev_trace_asid(asid, what.as_ptr().cast(), what.len()) }
 }
 
 /// `asids_recycled`: so many ASIDs were flushed, or not.
@@ -110,11 +127,11 @@ pub(crate) fn recycled(asids: usize, result: Result) {
 }
 
 /// `context`: an encryption context entered a state, or is gone.
-pub(crate) fn context(asid: Asid, kind: &str, state: &str) {
+pub(crate) fn context(asid: u32, kind: &str, state: &str) {
     // SAFETY: The strings are as long as it says.
     unsafe {
         b::kvm_sev_trace_context(
-            asid.get(),
+            asid,
             kind.as_ptr().cast(),
             kind.len(),
             state.as_ptr().cast(),

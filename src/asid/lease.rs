@@ -78,7 +78,7 @@ impl Asids {
             asids: self.clone(),
             leaked: Atomic::new(false),
         };
-        trace::asid(taken.asid, "leased");
+        trace::asid(taken.asid.get(), "leased");
 
         Arc::pin_init(
             pin_init!(Lease {
@@ -152,7 +152,7 @@ impl Drop for Taken {
     fn drop(&mut self) {
         if !self.leaked.load(Relaxed) {
             self.asids.pool.lock().retire(self.asid);
-            trace::asid(self.asid, "retired");
+            trace::asid(self.asid.get(), "retired");
         }
     }
 }
@@ -180,7 +180,7 @@ impl Lease {
             return;
         }
         asids.pool.lock().leak(self.asid());
-        trace::asid(self.asid(), "leaked");
+        trace::asid(self.asid().get(), "leaked");
         let charge = self.charge.lock().take();
         if let Some(entry) = asids.lost.lock().get_mut(self.asid().index()) {
             *entry = charge;

@@ -21,6 +21,7 @@
 #include "cpuid.h"
 
 #include "helpers.h"
+#include "events.h"
 #include "../../uapi/kvm_sev_impl.h"
 
 /* bindgen takes no macro that is an expression for a constant; see the kernel's own helper. */

@@ -10,11 +10,10 @@
 //! arch/x86/include/asm/sev-common.h. What is combined into one request to userspace is as upstream.
 
 use crate::ffi::bindings as b;
+use crate::hw::addr::Pfn;
 
 /// Bytes of the header, and of an entry.
 pub(crate) const WORD: usize = 8;
-/// 4 KiB pages in one of 2 MiB.
-const PER_LARGE: u64 = 512;
 
 /// The data of the GHCB from the header on, in words of 8 bytes; 0 beyond the end, where nothing can
 /// be written.
@@ -54,7 +53,7 @@ impl Entry {
     /// In 4 KiB pages.
     const fn pages(self) -> u64 {
         if self.is_large() {
-            PER_LARGE
+            Pfn::PER_LARGE
         } else {
             1
         }

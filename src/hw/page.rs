@@ -130,12 +130,6 @@ impl SaveArea {
         Pfn::new(unsafe { bindings::kvm_sev_pa(self.as_ptr().cast()) } / PAGE_SIZE as u64)
     }
 
-    /// The page cannot be used any more, because the processor or the firmware refuses to give it
-    /// back.
-    pub(crate) fn leak(self) {
-        core::mem::forget(self);
-    }
-
     /// Copies what the firmware wrote to a page of its own.
     pub(crate) fn copy_from(&mut self, page: &FirmwarePage) {
         // SAFETY: Both are pages, and ours; they differ, as each has one owner. The host can read

@@ -90,6 +90,19 @@ pub(crate) fn lookup(pfn: Pfn) -> Result<Entry> {
     })
 }
 
+/// A change of the entry of a page of this size.
+fn transition(pfn: Pfn, size: PageSize, from: Owner, to: Owner) -> Transition {
+    Transition {
+        pfn: pfn.get(),
+        pages: size.pages(),
+        entry_pages: size.pages(),
+        gpa: 0,
+        asid: 0,
+        from,
+        to,
+    }
+}
+
 /// Gives memory of the host's to a guest, at the guest physical address `gpa`. May sleep.
 ///
 /// The host must not write to it from now on. Errors: EFAULT if the processor refuses, which is
@@ -111,17 +124,14 @@ pub(crate) fn make_private(
             mutable == Mutable::No,
         )
     };
+    let to = match mutable {
+        Mutable::Yes => Owner::Guest,
+        Mutable::No => Owner::Launch,
+    };
     let transition = Transition {
-        pfn: pfn.get(),
-        pages: size.pages(),
-        entry_pages: size.pages(),
         gpa,
         asid: asid.get(),
-        from: Owner::Host,
-        to: match mutable {
-            Mutable::Yes => Owner::Guest,
-            Mutable::No => Owner::Launch,
-        },
+        ..transition(pfn, size, Owner::Host, to)
     };
     trace::rmp(&transition, ret);
     kernel::error::to_result(ret)
@@ -132,17 +142,8 @@ pub(crate) fn make_private(
 pub(crate) fn make_shared(pfn: Pfn, size: PageSize) -> Result {
     // SAFETY: No requirements.
     let ret = unsafe { b::rmp_make_shared(pfn.get(), size.level()) };
-    let transition = Transition {
-        pfn: pfn.get(),
-        pages: size.pages(),
-        entry_pages: size.pages(),
-        gpa: 0,
-        asid: 0,
-        from: Owner::Guest,
-        to: Owner::Host,
-    };
 
-    trace::rmp(&transition, ret);
+    trace::rmp(&transition(pfn, size, Owner::Guest, Owner::Host), ret);
     kernel::error::to_result(ret)
 }
 
@@ -160,13 +161,8 @@ pub(crate) fn psmash(pfn: Pfn) -> Result<(), i32> {
         }
     };
     let transition = Transition {
-        pfn: first.get(),
-        pages: Pfn::PER_LARGE,
         entry_pages: 1,
-        gpa: 0,
-        asid: 0,
-        from: Owner::Guest,
-        to: Owner::Guest,
+        ..transition(first, PageSize::Large, Owner::Guest, Owner::Guest)
     };
 
     trace::rmp(&transition, result.err().unwrap_or(0));

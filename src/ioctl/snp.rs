@@ -101,25 +101,22 @@ pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Result {
     if !slots.has_private(params.gfn_start) {
         return Err(EINVAL);
     }
-    // The descriptor is used for each page, as long as there are any.
-    let device = SevDevice::from_fd(request.sev_fd());
     let mut status = FwStatus::success();
-    let done = slots.populate(
-        params.gfn_start,
-        source,
-        params.len / PAGE_SIZE as u64,
-        page_type == PageType::Cpuid,
-        |gfn, pfn, source| {
-            let device = device.as_ref().map_err(|error| *error)?;
-            let load = Load {
-                context,
-                launched,
-                channel: Channel::Device(device),
-                page_type,
-            };
-            load.page(gfn, pfn, source, &mut status)
-        },
-    );
+    let done = SevDevice::from_fd(request.sev_fd()).and_then(|device| {
+        let load = Load {
+            context,
+            launched,
+            channel: Channel::Device(&device),
+            page_type,
+        };
+        slots.populate(
+            params.gfn_start,
+            source,
+            params.len / PAGE_SIZE as u64,
+            page_type == PageType::Cpuid,
+            |gfn, pfn, source| load.page(gfn, pfn, source, &mut status),
+        )
+    });
     let Ok(pages) = done else {
         request.status = status;
         return Err(EIO);

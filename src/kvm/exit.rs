@@ -5,11 +5,11 @@
 
 use kernel::prelude::*;
 
-use super::trace::traced;
 use super::vcpu::Vcpu;
 use crate::ffi::bindings;
 use crate::hw::addr::Pfn;
 use crate::hw::rmp::PageSize;
+use crate::trace::traced;
 
 /// Where a vCPU goes after an exit was dealt with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

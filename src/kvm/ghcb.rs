@@ -17,11 +17,11 @@ use kernel::prelude::*;
 
 use super::guest_page::{Bytes, IoBuffer};
 use super::registers::Gpr;
-use super::trace::traced;
 use super::vcpu::Vcpu;
 use crate::ffi::bindings::{self, ghcb, ghcb_save_area, vcpu_svm};
 use crate::ghcb::snapshot::{Field, Snapshot};
 use crate::hw::addr::PAGE_SIZE;
+use crate::trace::traced;
 
 /// Where the bitmap of valid fields is: a bit for each 8 bytes of the save area.
 const BITMAP: usize = offset_of!(ghcb_save_area, valid_bitmap);

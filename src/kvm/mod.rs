@@ -25,7 +25,6 @@ pub(crate) mod pin;
 pub(crate) mod registers;
 pub(crate) mod remote;
 pub(crate) mod slot;
-mod trace;
 pub(crate) mod two;
 pub(crate) mod user;
 pub(crate) mod vcpu;

@@ -46,7 +46,7 @@ impl Channel<'_> {
         // The driver's "no status" is to leave the variable alone.
         let mut code = status.code() as i32;
         let buffer = command.as_buffer();
-        let stopwatch = Stopwatch::start();
+        let stopwatch = Stopwatch::for_command();
 
         let ret = match self {
             // SAFETY: The file is referenced, the buffer is the one of this command by the
@@ -59,13 +59,10 @@ impl Channel<'_> {
         };
         *status = FwStatus::new(code as u32);
         let result = kernel::error::to_result(ret);
-        trace::command(
-            C::NAME,
-            command.guest(),
-            (status.code(), status.name().unwrap_or("unknown")),
-            result,
-            &stopwatch,
-        );
+        if let Some(stopwatch) = stopwatch {
+            let status = (status.code(), status.name().unwrap_or("unknown"));
+            trace::command(C::NAME, command.guest(), status, result, &stopwatch);
+        }
         result
     }
 }

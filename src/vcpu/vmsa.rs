@@ -52,9 +52,8 @@ struct FilledVmsa(SaveArea);
 
 /// The firmware and the processor access it with the guest's key.
 pub(super) struct EncryptedVmsa {
-    /// Freed after it was flushed: fields are dropped after `drop` ran. `None` only then.
-    page: Option<SaveArea>,
-    address: PspAddr,
+    /// Freed after it was flushed: fields are dropped after `drop` ran.
+    page: SaveArea,
     /// The processor does not let the host write to it.
     assigned: bool,
     /// Nobody else gets the ASID before.
@@ -123,17 +122,13 @@ impl FilledVmsa {
         match page.update(gctx, PageType::Vmsa, channel, status) {
             Ok(()) => Ok(self.encrypted(context)),
             Err((error, Fate::Shared)) => Err((error, Vmsa::Plain(PlainVmsa(self.0)))),
-            Err((error, Fate::Leaked)) => {
-                self.0.leak();
-                Err((error, Vmsa::Lost))
-            }
+            Err((error, Fate::Leaked)) => Err((error, Vmsa::Lost)),
         }
     }
 
     fn encrypted(self, context: &EncContext) -> EncryptedVmsa {
         EncryptedVmsa {
-            address: self.0.guest_address(),
-            page: Some(self.0),
+            page: self.0,
             assigned: context.kind() == Kind::Snp,
             asid: context.lease().clone(),
         }
@@ -142,9 +137,9 @@ impl FilledVmsa {
 
 impl EncryptedVmsa {
     /// The host can use the page again. An error number if the processor does not agree.
-    fn take_back(&self, page: &SaveArea) -> Result {
+    fn take_back(&self) -> Result {
         if self.assigned {
-            rmp::make_shared(page.pfn(), PageSize::Small)?;
+            rmp::make_shared(self.page.pfn(), PageSize::Small)?;
         }
         Ok(())
     }
@@ -152,15 +147,13 @@ impl EncryptedVmsa {
 
 impl Drop for EncryptedVmsa {
     fn drop(&mut self) {
-        let Some(page) = self.page.take() else { return };
-
-        if let Err(error) = self.take_back(&page) {
+        if let Err(error) = self.take_back() {
             pr_err!("SEV: a VMSA is lost: it is still the guest's: {error:?}\n");
-            page.leak();
+            rmp::leak(self.page.pfn());
             return;
         }
         // Lest what caches hold of it be written over whatever the page is used for next.
-        if !page.flush_guest_caches(self.asid.asid()) {
+        if !self.page.flush_guest_caches(self.asid.asid()) {
             if log::allowed() {
                 pr_warn!("SEV: a VMSA could not be flushed alone\n");
             }
@@ -174,7 +167,7 @@ impl Vmsa {
     pub(super) fn address(&self) -> Option<PspAddr> {
         match self {
             Vmsa::Plain(vmsa) => Some(vmsa.0.guest_address()),
-            Vmsa::Encrypted(vmsa) => Some(vmsa.address),
+            Vmsa::Encrypted(vmsa) => Some(vmsa.page.guest_address()),
             Vmsa::Lost => None,
         }
     }

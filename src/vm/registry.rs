@@ -85,7 +85,7 @@ impl Card {
 
     /// The context is, or was, in this state.
     fn trace(&self, state: &str) {
-        trace::context(self.asid, self.kind.name(), state);
+        trace::context(self.asid.get(), self.kind.name(), state);
     }
 
     fn state(&self) -> &'static str {

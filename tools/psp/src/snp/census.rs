@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::platform::{MSR_RMP_BASE, MSR_RMP_END};
 use super::rmp::{Entry, LARGE, PageState};
 use crate::firmware::Firmware;
 use crate::memory::PAGE;
 
-const MSR_RMP_BASE: u32 = 0xc001_0132;
-const MSR_RMP_END: u32 = 0xc001_0133;
 /// Bytes at the beginning of the table that hold no entries, and bytes of an entry.
 /// Source: Linux `arch/x86/virt/svm/sev.c`.
 const BOOKKEEPING: u64 = 16 << 10;

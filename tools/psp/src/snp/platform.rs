@@ -24,8 +24,8 @@ const SYSCFG_SNP_EN: u64 = 1 << 24;
 const SYSCFG_VMPL_EN: u64 = 1 << 25;
 const SYSCFG_SNP: u64 = SYSCFG_MEM_ENCRYPT | SYSCFG_SNP_EN | SYSCFG_VMPL_EN;
 const MSR_VM_HSAVE_PA: u32 = 0xc001_0117;
-const MSR_RMP_BASE: u32 = 0xc001_0132;
-const MSR_RMP_END: u32 = 0xc001_0133;
+pub(super) const MSR_RMP_BASE: u32 = 0xc001_0132;
+pub(super) const MSR_RMP_END: u32 = 0xc001_0133;
 
 const INIT_RMP: u32 = 1;
 const INIT_LIST: u32 = 2;
