@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What debugfs shows: `/sys/kernel/debug/kvm_amd_sev/{pool,contexts}`.
+//! What debugfs shows: `/sys/kernel/debug/kvm_amd_sev/{pool,contexts,rejections}`.
 
 use kernel::debugfs::{Dir, File, Writer};
 use kernel::fmt;
@@ -7,6 +7,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::asid::Asids;
+use crate::rejections::Rejections;
 use crate::vm::Registry;
 
 /// `pool`: how many ASIDs are in which state, and how often they were recycled.
@@ -48,6 +49,15 @@ impl Writer for ContextsFile {
     }
 }
 
+/// `rejections`: a line for each of the last ioctls that were rejected.
+struct RejectionsFile(Arc<Rejections>);
+
+impl Writer for RejectionsFile {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_table(f)
+    }
+}
+
 /// The files, which exist as long as the value.
 #[pin_data]
 pub(crate) struct Debug {
@@ -55,17 +65,24 @@ pub(crate) struct Debug {
     pool: File<PoolFile>,
     #[pin]
     contexts: File<ContextsFile>,
+    #[pin]
+    rejections: File<RejectionsFile>,
     /// Dropped after its files.
     dir: Dir,
 }
 
 impl Debug {
-    pub(crate) fn new(asids: Arc<Asids>, registry: Arc<Registry>) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(
+        asids: Arc<Asids>,
+        registry: Arc<Registry>,
+        rejections: Arc<Rejections>,
+    ) -> impl PinInit<Self, Error> {
         let dir = Dir::new(c"kvm_amd_sev");
 
         try_pin_init!(Self {
             pool <- dir.read_only_file(c"pool", PoolFile(asids)),
             contexts <- dir.read_only_file(c"contexts", ContextsFile(registry)),
+            rejections <- dir.read_only_file(c"rejections", RejectionsFile(rejections)),
             dir: dir.clone(),
         })
     }

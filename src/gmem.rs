@@ -8,7 +8,7 @@
 use kernel::prelude::*;
 
 use crate::hw::addr::{Pfn, PAGE_SIZE};
-use crate::hw::rmp::{self, Entry, Mutable, PageSize};
+use crate::hw::rmp::{self, Entry, Mutable, Owner, PageSize};
 use crate::kvm::gmem::VcpuMemory;
 use crate::kvm::host;
 use crate::kvm::log;
@@ -95,7 +95,7 @@ fn release(pfn: Pfn, left: u64, entry: Entry) -> PageSize {
             pr_err!("SEV: page {:#x} cannot be split: {code}\n", pfn.get());
         }
     }
-    match rmp::make_shared(pfn, size) {
+    match rmp::make_shared(pfn, size, Owner::Guest) {
         // The guest's dirty cache lines must not hit the memory once somebody else has it.
         Ok(()) => rmp::flush_caches(pfn, size),
         Err(error) => {

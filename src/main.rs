@@ -16,13 +16,14 @@
 //! gmem                       the private memory of SEV-SNP guests
 //! vcpu                       what a vCPU needs
 //! platform                   what exists while the module is loaded
-//! debug  params
+//! debug  params  rejections
 //! vm                         a VM's encryption context and what it owns
 //! asid                       who has which ASID, and flushing them
 //! psp                        the firmware's commands
 //! ghcb                       the protocol that guests ask by
 //! kvm  hw                    safe views of the kernel and the processor        (unsafe)
 //! trace                      what can be watched                               (unsafe)
+//! rejection                  why an ioctl is rejected
 //! ffi                        generated bindings, C shims                       (unsafe)
 //! ```
 //!
@@ -54,6 +55,8 @@ mod kvm;
 mod params;
 mod platform;
 mod psp;
+mod rejection;
+mod rejections;
 mod trace;
 mod vcpu;
 mod vm;

@@ -15,6 +15,7 @@ use crate::kvm::global::Global;
 use crate::kvm::host::{self, Feature};
 use crate::params::{self, Parameter};
 use crate::psp::{self, Channel, FwStatus, Init, SnpPlatformStatus};
+use crate::rejections::Rejections;
 use crate::vm::Registry;
 
 /// What exists while SEV is available: everything that is not part of a VM.
@@ -22,6 +23,7 @@ use crate::vm::Registry;
 pub(crate) struct Platform {
     asids: Arc<Asids>,
     registry: Arc<Registry>,
+    rejections: Arc<Rejections>,
     served: Served,
     /// Position of the C-bit in page table entries.
     c_bit: u8,
@@ -78,6 +80,11 @@ impl Platform {
         &self.registry
     }
 
+    /// The last ioctls that were rejected.
+    pub(crate) fn rejections(&self) -> &Rejections {
+        &self.rejections
+    }
+
     /// Whether guests of this kind can be created.
     pub(crate) fn serves(&self, kind: Kind) -> bool {
         match kind {
@@ -105,12 +112,14 @@ impl Platform {
     fn new(split: Split, flush_with: FlushWith, served: Served) -> Result<Pin<KBox<Self>>> {
         let asids = Asids::new(split, flush_with)?;
         let registry = Registry::new()?;
+        let rejections = Rejections::new()?;
 
         KBox::pin_init(
             try_pin_init!(Self {
-                debug <- Debug::new(asids.clone(), registry.clone()),
+                debug <- Debug::new(asids.clone(), registry.clone(), rejections.clone()),
                 asids,
                 registry,
+                rejections,
                 served,
                 c_bit: host::c_bit(),
             }),

@@ -114,6 +114,20 @@ pub(crate) fn rmp(transition: &Transition, result: i32) {
     }
 }
 
+/// `rejected`: an ioctl was, with this negative error number.
+pub(crate) fn rejected(ioctl: &str, reason: &str, errno: i32) {
+    // SAFETY: The strings are as long as it says.
+    unsafe {
+        b::kvm_sev_trace_rejected(
+            ioctl.as_ptr().cast(),
+            ioctl.len(),
+            reason.as_ptr().cast(),
+            reason.len(),
+            errno,
+        )
+    }
+}
+
 /// `asid`: `what` happened to an ASID.
 pub(crate) fn asid(asid: u32, what: &str) {
     // SAFETY: The string is as long as it says.

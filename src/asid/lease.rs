@@ -15,6 +15,7 @@ use crate::hw::kind::Kind;
 use crate::kvm::cgroup::{Charge, Resource};
 use crate::kvm::lock::FlushExclusive;
 use crate::psp::{Channel, DfFlush, FwStatus, SnpDfFlush};
+use crate::rejection::{Because, Outcome, Reason, Rejection};
 use crate::trace;
 
 /// Which command ends a flush; the SNP firmware wants its own.
@@ -70,9 +71,13 @@ impl Asids {
     ///
     /// Errors: ENOTTY if the machine has none for such guests; EBUSY if all are in use or the
     /// cgroup is over its limit; ENOMEM.
-    pub(crate) fn lease(self: &Arc<Self>, kind: Kind) -> Result<Arc<Lease>> {
-        let range = self.split.range(kind).ok_or(ENOTTY)?;
-        let charge = Charge::current(Resource::from(kind))?;
+    pub(crate) fn lease(self: &Arc<Self>, kind: Kind) -> Outcome<Arc<Lease>> {
+        let range = self
+            .split
+            .range(kind)
+            .ok_or(ENOTTY.because(Reason::NotAvailable))?;
+        let charge = Charge::current(Resource::from(kind))
+            .map_err(|error| error.because(Reason::CgroupLimit))?;
         let taken = Taken {
             asid: self.take(range)?,
             asids: self.clone(),
@@ -87,18 +92,21 @@ impl Asids {
             }),
             GFP_KERNEL_ACCOUNT,
         )
+        .map_err(Rejection::from)
     }
 
-    fn take(&self, range: Range) -> Result<Asid> {
+    fn take(&self, range: Range) -> Outcome<Asid> {
         loop {
             // In a statement of its own, lest the guard live as long as the match.
             let leased = self.pool.lock().lease(range);
 
             match leased {
                 Ok(asid) => return Ok(asid),
-                Err(Exhausted::InUse) => return Err(EBUSY),
+                Err(Exhausted::InUse) => return Err(EBUSY.because(Reason::NoAsid)),
                 // Each round ends with more ASIDs free or with an error.
-                Err(Exhausted::Recyclable) => self.recycle().map_err(|_| EBUSY)?,
+                Err(Exhausted::Recyclable) => {
+                    self.recycle().map_err(|_| EBUSY.because(Reason::NoAsid))?;
+                }
             }
         }
     }

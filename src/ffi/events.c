@@ -18,6 +18,12 @@ void kvm_sev_trace_rmp(u64 pfn, u64 pages, u64 gpa, u32 asid, u32 from, u32 to,
 	trace_rmp(pfn, pages, gpa, asid, from, to, entry_pages, result);
 }
 
+void kvm_sev_trace_rejected(const char *ioctl, size_t ioctl_len, const char *reason,
+			    size_t reason_len, int result)
+{
+	trace_rejected(ioctl, ioctl_len, reason, reason_len, result);
+}
+
 void kvm_sev_trace_asid(u32 asid, const char *what, size_t what_len)
 {
 	trace_asid(asid, what, what_len);

@@ -72,6 +72,27 @@ TRACE_EVENT(rmp,
 		  __entry->result)
 );
 
+TRACE_EVENT(rejected,
+	TP_PROTO(const char *ioctl, size_t ioctl_len, const char *reason, size_t reason_len,
+		 int result),
+	TP_ARGS(ioctl, ioctl_len, reason, reason_len, result),
+
+	TP_STRUCT__entry(
+		__string_len(ioctl, ioctl, ioctl_len)
+		__string_len(reason, reason, reason_len)
+		__field(int, result)
+	),
+
+	TP_fast_assign(
+		__assign_str(ioctl);
+		__assign_str(reason);
+		__entry->result = result;
+	),
+
+	TP_printk("%s reason=%s result=%d", __get_str(ioctl), __get_str(reason),
+		  __entry->result)
+);
+
 TRACE_EVENT(asid,
 	TP_PROTO(u32 asid, const char *what, size_t what_len),
 	TP_ARGS(asid, what, what_len),

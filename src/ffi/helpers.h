@@ -65,6 +65,8 @@ void kvm_sev_trace_command(const char *name, size_t name_len, u64 guest, u32 sta
 			   const char *status_name, size_t status_len, int result, u64 ns);
 void kvm_sev_trace_rmp(u64 pfn, u64 pages, u64 gpa, u32 asid, u32 from, u32 to,
 		       u32 entry_pages, int result);
+void kvm_sev_trace_rejected(const char *ioctl, size_t ioctl_len, const char *reason,
+			    size_t reason_len, int result);
 void kvm_sev_trace_asid(u32 asid, const char *what, size_t what_len);
 void kvm_sev_trace_recycled(u32 asids, int result);
 void kvm_sev_trace_context(u32 asid, const char *kind, size_t kind_len,

@@ -15,7 +15,9 @@ use kernel::prelude::*;
 use crate::ffi::bindings as b;
 use crate::hw::addr::{Pfn, PspAddr, PAGE_SIZE};
 use crate::hw::asid::Asid;
-use crate::trace::{self, Owner, Transition};
+use crate::trace::{self, Transition};
+
+pub(crate) use crate::trace::Owner;
 
 /// How much an entry is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,11 +141,11 @@ pub(crate) fn make_private(
 
 /// Gives memory back to the host. May sleep. Errors: as [`make_private`]; the memory cannot be used
 /// then.
-pub(crate) fn make_shared(pfn: Pfn, size: PageSize) -> Result {
+pub(crate) fn make_shared(pfn: Pfn, size: PageSize, from: Owner) -> Result {
     // SAFETY: No requirements.
     let ret = unsafe { b::rmp_make_shared(pfn.get(), size.level()) };
 
-    trace::rmp(&transition(pfn, size, Owner::Guest, Owner::Host), ret);
+    trace::rmp(&transition(pfn, size, from, Owner::Host), ret);
     kernel::error::to_result(ret)
 }
 

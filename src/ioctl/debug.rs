@@ -17,15 +17,16 @@ use crate::kvm::host;
 use crate::kvm::pin::{PinFor, Pinned};
 use crate::kvm::user;
 use crate::psp::{Blob, DbgDecrypt, DbgEncrypt, FwStatus};
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vm::{EncContext, Launched};
 
 /// Guest memory at `src_uaddr` to plaintext at `dst_uaddr`. Errors: see [`transfer`].
-pub(super) fn decrypt(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn decrypt(call: &Call<'_>, request: &mut Request) -> Outcome {
     transfer(call, request, Direction::Decrypt)
 }
 
 /// Plaintext at `src_uaddr` to guest memory at `dst_uaddr`. Errors: see [`transfer`].
-pub(super) fn encrypt(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn encrypt(call: &Call<'_>, request: &mut Request) -> Outcome {
     transfer(call, request, Direction::Encrypt)
 }
 
@@ -37,16 +38,17 @@ enum Direction {
 
 /// Errors: ENOTTY; EFAULT; EINVAL for empty or wrapping ranges and an address of 0; ENOMEM; EBADF
 /// before the launch started; EIO if the firmware refuses, e.g. by policy.
-fn transfer(call: &Call<'_>, request: &mut Request, direction: Direction) -> Result {
+fn transfer(call: &Call<'_>, request: &mut Request, direction: Direction) -> Outcome {
     let context = call.context()?;
     let params: kvm_sev_dbg = request.data()?;
     let len = u64::from(params.len);
 
     if params.src_uaddr == 0 || params.dst_uaddr == 0 {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::NoAddress));
     }
-    let src = UserRange::new(params.src_uaddr, len).ok_or(EINVAL)?;
-    let dst = UserRange::new(params.dst_uaddr, len).ok_or(EINVAL)?;
+    let bad = EINVAL.because(Reason::Range);
+    let src = UserRange::new(params.src_uaddr, len).ok_or(bad)?;
+    let dst = UserRange::new(params.dst_uaddr, len).ok_or(bad)?;
 
     for piece in pieces(src, dst) {
         let memory = Memory::pin(context, piece)?;
@@ -66,7 +68,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn pin(context: &EncContext, piece: Piece) -> Result<Self> {
+    fn pin(context: &EncContext, piece: Piece) -> Outcome<Self> {
         let src = context.pin(piece.src, PinFor::Read)?;
         let dst = context.pin(piece.dst, PinFor::Write)?;
 
@@ -74,24 +76,31 @@ impl Memory {
         // would hide what it wrote.
         src.flush_caches();
         dst.flush_caches();
+        let apart = EINVAL.because(Reason::NotContiguous);
         Ok(Self {
             piece,
-            src: src.contiguous().ok_or(EINVAL)?,
-            dst: dst.contiguous().ok_or(EINVAL)?,
+            src: src.contiguous().ok_or(apart)?,
+            dst: dst.contiguous().ok_or(apart)?,
             _pinned: (src, dst),
         })
     }
 
-    fn transfer(&self, launched: &Launched, direction: Direction, status: &mut FwStatus) -> Result {
+    fn transfer(
+        &self,
+        launched: &Launched,
+        direction: Direction,
+        status: &mut FwStatus,
+    ) -> Outcome {
         let (src, dst) = (self.src, self.dst);
 
         if self.piece.is_aligned() {
             // At most a page.
             let len = self.piece.len() as u32;
-            return match direction {
+            match direction {
                 Direction::Decrypt => decrypt_blocks(launched, src, dst, len, status),
                 Direction::Encrypt => encrypt_blocks(launched, src, dst, len, status),
-            };
+            }?;
+            return Ok(());
         }
 
         let guest = match direction {
@@ -111,12 +120,13 @@ impl Memory {
         decrypt_blocks(launched, guest.start, plain, guest.len, status)?;
         let bytes = bounce.as_mut_slice().get_mut(guest.inner()).ok_or(EINVAL)?;
         match direction {
-            Direction::Decrypt => user::write_bytes(self.piece.dst.start(), bytes),
+            Direction::Decrypt => user::write_bytes(self.piece.dst.start(), bytes)?,
             Direction::Encrypt => {
                 user::read_bytes(self.piece.src.start(), bytes)?;
-                encrypt_blocks(launched, plain, guest.start, guest.len, status)
+                encrypt_blocks(launched, plain, guest.start, guest.len, status)?;
             }
         }
+        Ok(())
     }
 }
 

@@ -16,12 +16,13 @@ use crate::ghcb::{SNP_VERSION, VERSIONS};
 use crate::hw::kind::Kind;
 use crate::kvm::VmType;
 use crate::psp::{platform_init, FwStatus, Init};
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vm::{Binding, GuestParams, SevVm};
 
 /// `KVM_SEV_INIT`, for VMs of the default type. Errors: see [`initialise`]; EINVAL for other VMs.
-pub(super) fn init(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn init(call: &Call<'_>, request: &mut Request) -> Outcome {
     if call.vm.vm_type() != VmType::Default {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::VmType));
     }
     initialise(call, GuestParams::Sev, &mut request.status)
 }
@@ -30,12 +31,12 @@ pub(super) fn init(call: &Call<'_>, request: &mut Request) -> Result {
 /// version of the protocol.
 ///
 /// Errors: ENOTTY if SEV-ES is not available; else as [`init`].
-pub(super) fn es_init(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn es_init(call: &Call<'_>, request: &mut Request) -> Outcome {
     if !call.platform.serves(Kind::SevEs) {
-        return Err(ENOTTY);
+        return Err(ENOTTY.because(Reason::NotAvailable));
     }
     if call.vm.vm_type() != VmType::Default {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::VmType));
     }
     let params = GuestParams::SevEs {
         vmsa_features: 0,
@@ -46,37 +47,38 @@ pub(super) fn es_init(call: &Call<'_>, request: &mut Request) -> Result {
 
 /// `KVM_SEV_INIT2`, for VMs of the SEV types. Errors: see [`initialise`]; EINVAL for other VMs, when
 /// done twice, and for what a guest of the type cannot have; EFAULT.
-pub(super) fn init2(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn init2(call: &Call<'_>, request: &mut Request) -> Outcome {
     let VmType::Encrypted(kind) = call.vm.vm_type() else {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::VmType));
     };
     if !call.vm.awaits_init2() {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Initialised));
     }
     let params = decode(kind, &request.data()?, call.platform.vmsa_features())?;
     initialise(call, params, &mut request.status)
 }
 
 /// EINVAL for flags, features and versions that do not exist or are not available.
-fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Result<GuestParams> {
+fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Outcome<GuestParams> {
     if wanted.flags != 0 {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Flags));
     }
     let features = |available: u64| {
         if wanted.vmsa_features & !available != 0 {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::VmsaFeatures));
         }
         Ok(wanted.vmsa_features)
     };
     let version = |available: RangeInclusive<u16>| match wanted.ghcb_version {
         0 => Ok(*VERSIONS.end()),
         version if available.contains(&version) => Ok(version),
-        _ => Err(EINVAL),
+        _ => Err(EINVAL.because(Reason::GhcbVersion)),
     };
 
     match kind {
         Kind::Sev if wanted.vmsa_features == 0 && wanted.ghcb_version == 0 => Ok(GuestParams::Sev),
-        Kind::Sev => Err(EINVAL),
+        Kind::Sev if wanted.vmsa_features != 0 => Err(EINVAL.because(Reason::VmsaFeatures)),
+        Kind::Sev => Err(EINVAL.because(Reason::GhcbVersion)),
         Kind::SevEs => Ok(GuestParams::SevEs {
             vmsa_features: features(available & !SECURE_TSC)?,
             ghcb_version: version(VERSIONS)?,
@@ -91,9 +93,12 @@ fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Result<GuestPara
 /// Errors: EINVAL if there are vCPUs, or when done twice; ENOTTY without ASIDs for such guests;
 /// EBUSY without free ones or over the cgroup's limit; ENOMEM; EIO and others if the firmware does
 /// not start.
-fn initialise(call: &Call<'_>, params: GuestParams, status: &mut FwStatus) -> Result {
-    if call.vm.has_vcpus() || call.vm.sev().is_some() {
-        return Err(EINVAL);
+fn initialise(call: &Call<'_>, params: GuestParams, status: &mut FwStatus) -> Outcome {
+    if call.vm.has_vcpus() {
+        return Err(EINVAL.because(Reason::HasVcpus));
+    }
+    if call.vm.sev().is_some() {
+        return Err(EINVAL.because(Reason::Initialised));
     }
 
     let lease = call.platform.asids().lease(params.kind())?;
@@ -106,5 +111,6 @@ fn initialise(call: &Call<'_>, params: GuestParams, status: &mut FwStatus) -> Re
             .inspect_err(|_| *status = firmware)?,
     );
 
-    call.vm.become_sev(state)
+    call.vm.become_sev(state)?;
+    Ok(())
 }

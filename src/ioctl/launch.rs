@@ -22,6 +22,7 @@ use crate::psp::{
     LaunchStart,
     LaunchUpdateData, //
 };
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vm::{EncContext, Guest, Launched, State};
 
 /// Creates the guest in the firmware and binds it to the VM's ASID.
@@ -29,7 +30,7 @@ use crate::vm::{EncContext, Guest, Launched, State};
 /// Errors: ENOTTY; EFAULT; EINVAL for a certificate or session that is empty or over 16 KiB; ENOMEM;
 /// EBADF if `sev_fd` is not /dev/sev; EIO if the firmware refuses, e.g. because the VM was launched
 /// before.
-pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let mut params: kvm_sev_launch_start = request.data()?;
     let dh_cert = Blob::from_user_optional(params.dh_uaddr, params.dh_len)?;
@@ -63,7 +64,7 @@ pub(super) fn adopt(
     device: SevDevice,
     request: &mut Request,
     tell: impl FnOnce(&Request, u32) -> Result,
-) -> Result {
+) -> Outcome {
     let guest = guest.activate(context.lease().clone(), &mut request.status)?;
 
     tell(request, guest.handle().get())?;
@@ -74,10 +75,11 @@ pub(super) fn adopt(
 ///
 /// Errors: ENOTTY; EFAULT; EINVAL for an empty or wrapping range; ENOMEM if it cannot be pinned;
 /// EBADF before the launch started; EIO if the firmware refuses, e.g. an unaligned range.
-pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let params: kvm_sev_launch_update_data = request.data()?;
-    let range = UserRange::new(params.uaddr, u64::from(params.len)).ok_or(EINVAL)?;
+    let range =
+        UserRange::new(params.uaddr, u64::from(params.len)).ok_or(EINVAL.because(Reason::Range))?;
     let memory = context.pin(range, PinFor::Write)?;
 
     // The host's plaintext must not be written back over the guest's ciphertext.
@@ -94,7 +96,7 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
 }
 
 /// Ends the launch: the guest may run. Errors: ENOTTY, EBADF, EIO.
-pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let launched = context.launched()?;
     let mut command = LaunchFinish::new(launched.handle());
@@ -107,7 +109,7 @@ pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
 }
 
 /// Handle, policy and state of the guest. Errors: ENOTTY, EBADF, EIO, EFAULT.
-pub(super) fn guest_status(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn guest_status(call: &Call<'_>, request: &mut Request) -> Outcome {
     let launched = call.context()?.launched()?;
     let mut command = GuestStatus::new(launched.handle());
 
@@ -118,5 +120,6 @@ pub(super) fn guest_status(call: &Call<'_>, request: &mut Request) -> Result {
         handle: command.handle(),
         policy: command.policy(),
         state: command.state(),
-    })
+    })?;
+    Ok(())
 }

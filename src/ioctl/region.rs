@@ -5,27 +5,28 @@ use kernel::prelude::*;
 
 use crate::hw::addr::UserRange;
 use crate::kvm::{Vm, VmLocked};
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vm::{EncContext, Role};
 
 /// Pins guest memory. Takes `kvm->lock`.
 ///
 /// Errors: ENOTTY if the VM is not a SEV VM; EINVAL for a mirror, for an empty or wrapping range or
 /// an absurd size; ENOMEM if it cannot be pinned or would exceed RLIMIT_MEMLOCK.
-pub(crate) fn register(vm: &Vm, address: u64, size: u64) -> Result {
+pub(super) fn register(vm: &Vm, address: u64, size: u64) -> Outcome {
     let vm = vm.lock();
     let context = owned(&vm)?;
 
-    context.add_region(UserRange::new(address, size).ok_or(EINVAL)?)
+    context.add_region(UserRange::new(address, size).ok_or(EINVAL.because(Reason::Range))?)
 }
 
 /// Unpins guest memory. Takes `kvm->lock`.
 ///
 /// Errors: ENOTTY if the VM is not a SEV VM; EINVAL for a mirror, and unless exactly this range was
 /// registered.
-pub(crate) fn unregister(vm: &Vm, address: u64, size: u64) -> Result {
+pub(super) fn unregister(vm: &Vm, address: u64, size: u64) -> Outcome {
     let vm = vm.lock();
     let context = owned(&vm)?;
-    let range = UserRange::new(address, size).ok_or(EINVAL)?;
+    let range = UserRange::new(address, size).ok_or(EINVAL.because(Reason::Range))?;
     let region = context.remove_region(range)?;
 
     // Before anybody else can get the pages: the guest's dirty cache lines would hit them.
@@ -37,11 +38,11 @@ pub(crate) fn unregister(vm: &Vm, address: u64, size: u64) -> Result {
 }
 
 /// The context whose regions the VM manages.
-fn owned<'a>(vm: &'a VmLocked<'_>) -> Result<&'a EncContext> {
-    let binding = vm.binding().ok_or(ENOTTY)?;
+fn owned<'a>(vm: &'a VmLocked<'_>) -> Outcome<&'a EncContext> {
+    let binding = vm.binding().ok_or(ENOTTY.because(Reason::NotSev))?;
 
     match binding.role() {
         Role::Owner => Ok(binding.context()),
-        Role::Mirror => Err(EINVAL),
+        Role::Mirror => Err(EINVAL.because(Reason::Mirror)),
     }
 }

@@ -5,19 +5,18 @@
 //! Both write to `uaddr`, and the length to `len`. A `len` of 0 asks for the length: it is stored,
 //! and the error is still the firmware's, EIO with status INVALID_LEN.
 
-use kernel::prelude::*;
-
 use super::arg::Request;
 use super::Call;
 use crate::ffi::bindings::{kvm_sev_attestation_report, kvm_sev_launch_measure};
 use crate::kvm::user;
 use crate::psp::{optional, AttestationReport, Blob, Buffer, Handle, LaunchMeasure, Reports};
+use crate::rejection::{Outcome, Rejection};
 use crate::vm::{EncContext, State};
 
 /// The measurement of what was loaded, for the guest's owner.
 ///
 /// Errors: ENOTTY; EFAULT; EINVAL for more than 16 KiB; ENOMEM; EBADF before the launch started; EIO.
-pub(super) fn measure(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn measure(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let mut params: kvm_sev_launch_measure = request.data()?;
     let answer = ask(
@@ -36,7 +35,7 @@ pub(super) fn measure(call: &Call<'_>, request: &mut Request) -> Result {
 }
 
 /// The same, signed by the platform, at any time. Errors: as [`measure`].
-pub(super) fn attest(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn attest(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let mut params: kvm_sev_attestation_report = request.data()?;
     let answer = ask(
@@ -54,7 +53,7 @@ pub(super) fn attest(call: &Call<'_>, request: &mut Request) -> Result {
 /// What userspace is told, with the length in both cases.
 struct Answer {
     len: u32,
-    result: Result,
+    result: Outcome,
 }
 
 /// Has a report written to `target`, an address and a length. An error is returned at once if
@@ -64,7 +63,7 @@ fn ask<C: Reports>(
     request: &mut Request,
     target: (u64, u32),
     command: impl FnOnce(Handle, Buffer) -> C,
-) -> Result<Answer> {
+) -> Outcome<Answer> {
     let (uaddr, len) = target;
     let asks_for_length = len == 0;
     let blob = if asks_for_length || uaddr == 0 {
@@ -82,13 +81,13 @@ fn ask<C: Reports>(
             launched.channel().issue(&mut command, &mut request.status)
         };
         needed = command.needed();
-        result
+        Ok(result?)
     });
 
     if !asks_for_length {
         result?;
         if let Some(blob) = blob {
-            result = user::write_bytes(uaddr, blob.as_slice());
+            result = user::write_bytes(uaddr, blob.as_slice()).map_err(Rejection::from);
         }
     }
     Ok(Answer {

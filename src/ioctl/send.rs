@@ -18,6 +18,7 @@ use crate::psp::{
     SendStart,
     SendUpdateData, //
 };
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vm::State;
 
 /// Begins: the platform's certificates are checked, and a session with it is agreed upon.
@@ -25,7 +26,7 @@ use crate::vm::State;
 /// A `session_len` of 0 asks for the length: it is stored, and the error is still the firmware's,
 /// EIO with status INVALID_LEN. Errors: ENOTTY; EFAULT; EINVAL for certificates or a session that
 /// are missing or over 16 KiB; ENOMEM; EBADF before the launch started; EIO.
-pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let mut params: kvm_sev_send_start = request.data()?;
 
@@ -36,7 +37,7 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
                 SendStart::new(launched.handle(), Recipient::default(), Buffer::default());
             let result = launched.channel().query(&mut command, &mut request.status);
             needed = command.session_len();
-            result
+            Ok(result?)
         });
         params.session_len = needed;
         request.store(&params)?;
@@ -44,7 +45,7 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
     }
 
     if params.pdh_cert_uaddr == 0 || params.pdh_cert_len == 0 || params.session_uaddr == 0 {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Blob));
     }
     let session = Blob::zeroed(params.session_len)?;
     let pdh = Blob::from_user(params.pdh_cert_uaddr, params.pdh_cert_len)?;
@@ -62,7 +63,7 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
         let mut command = SendStart::new(launched.handle(), recipient, session.buffer());
         let result = launched.channel().issue(&mut command, &mut request.status);
         answer = (command.policy(), command.session_len());
-        result
+        Ok(result?)
     });
 
     if result.is_ok() {
@@ -79,7 +80,7 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
 /// A `hdr_len` or `trans_len` of 0 asks for the lengths: they are stored, and the error is still the
 /// firmware's, EIO with status INVALID_LEN. Errors: ENOTTY; EFAULT; EINVAL for a range that is empty
 /// or crosses a page, and for buffers that are missing or over 16 KiB; ENOMEM; EBADF; EIO.
-pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let mut params: kvm_sev_send_update_data = request.data()?;
 
@@ -90,7 +91,7 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
             let mut command = SendUpdateData::new(launched.handle(), none, none, none);
             let result = launched.channel().query(&mut command, &mut request.status);
             needed = command.lengths();
-            result
+            Ok(result?)
         });
         (params.hdr_len, params.trans_len) = needed;
         request.store(&params)?;
@@ -98,11 +99,15 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
     }
 
     if params.trans_uaddr == 0 || params.hdr_uaddr == 0 {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Blob));
     }
-    let range = UserRange::within_page(params.guest_uaddr, params.guest_len).ok_or(EINVAL)?;
+    let range = UserRange::within_page(params.guest_uaddr, params.guest_len)
+        .ok_or(EINVAL.because(Reason::CrossesPage))?;
     let memory = context.pin(range, PinFor::Read)?;
-    let guest = Buffer::new(memory.contiguous().ok_or(EINVAL)?, params.guest_len);
+    let address = memory
+        .contiguous()
+        .ok_or(EINVAL.because(Reason::NotContiguous))?;
+    let guest = Buffer::new(address, params.guest_len);
     let header = Blob::zeroed(params.hdr_len)?;
     let transport = Blob::zeroed(params.trans_len)?;
 
@@ -118,11 +123,12 @@ pub(super) fn update_data(call: &Call<'_>, request: &mut Request) -> Result {
         .issue(&mut command, &mut request.status)?;
 
     user::write_bytes(params.trans_uaddr, transport.as_slice())?;
-    user::write_bytes(params.hdr_uaddr, header.as_slice())
+    user::write_bytes(params.hdr_uaddr, header.as_slice())?;
+    Ok(())
 }
 
 /// Ends the transfer: the guest cannot run here any more. Errors: ENOTTY, EBADF, EIO.
-pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let launched = context.launched()?;
     let mut command = SendFinish::new(launched.handle());
@@ -135,7 +141,7 @@ pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
 }
 
 /// Abandons the transfer: the guest stays here. Errors: ENOTTY, EBADF, EIO.
-pub(super) fn cancel(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn cancel(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     let launched = context.launched()?;
     let mut command = SendCancel::new(launched.handle());

@@ -21,6 +21,7 @@ use crate::kvm::file::SevDevice;
 use crate::kvm::gmem::{Slots, SourcePage};
 use crate::kvm::vcpus::AllVcpus;
 use crate::psp::{Blob, Channel, Fate, FwStatus, Identity, LaunchPage, PageType, SnpLaunchFinish};
+use crate::rejection::{Because, Outcome, Reason, Rejection};
 use crate::vcpu;
 use crate::vm::{EncContext, SnpLaunched, State};
 
@@ -39,24 +40,29 @@ fn context<'a>(call: &'a Call<'_>) -> Option<&'a EncContext> {
 /// Errors: ENOTTY unless it is an SEV-SNP VM; EFAULT; EINVAL if it was done before, for flags, and for
 /// a policy that is not served; ENOTTY if the firmware does not create a context or `sev_fd` is not
 /// /dev/sev; EIO if it refuses otherwise.
-pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
-    let context = context(call).ok_or(ENOTTY)?;
+pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Outcome {
+    let context = context(call).ok_or(ENOTTY.because(Reason::NotSnp))?;
     let params: kvm_sev_snp_launch_start = request.data()?;
     let policy = params.policy;
 
-    if context.snp().is_some()
-        || params.flags != 0
-        || policy & !call.platform.snp_policy_bits() != 0
+    if context.snp().is_some() {
+        return Err(EINVAL.because(Reason::Launched));
+    }
+    if params.flags != 0 {
+        return Err(EINVAL.because(Reason::Flags));
+    }
+    if policy & !call.platform.snp_policy_bits() != 0
         || policy & b::KVM_SEV_CONST_SNP_POLICY_RSVD_MBO == 0
     {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Policy));
     }
     let tsc_khz = if context.params().has_secure_tsc() {
-        Some(call.vm.default_tsc_khz().ok_or(EINVAL)?)
+        let tsc_khz = call.vm.default_tsc_khz();
+        Some(tsc_khz.ok_or(EINVAL.because(Reason::TscFrequency))?)
     } else {
         None
     };
-    let device = SevDevice::from_fd(request.sev_fd()).map_err(|_| ENOTTY)?;
+    let device = SevDevice::from_fd(request.sev_fd()).map_err(|_| ENOTTY.because(Reason::SevFd))?;
 
     let launched = SnpLaunched::start(
         device,
@@ -80,29 +86,37 @@ pub(super) fn start(call: &Call<'_>, request: &mut Request) -> Result {
 /// if not even the first page was done: because it is not private, was loaded before, cannot be read
 /// or allocated, or because the firmware refuses. If it refuses a CPUID page, the values that it
 /// would accept are written back to `uaddr`.
-pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Result {
-    let context = context(call).ok_or(EINVAL)?;
-    let launched = context.snp().ok_or(EINVAL)?;
+pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Outcome {
+    let context = context(call).ok_or(EINVAL.because(Reason::NotSnp))?;
+    let launched = context.snp().ok_or(EINVAL.because(Reason::NotLaunched))?;
     let mut params: kvm_sev_snp_launch_update = request.data()?;
-    let page_type = PageType::from_user(params.type_).ok_or(EINVAL)?;
+    let page_type = PageType::from_user(params.type_).ok_or(EINVAL.because(Reason::PageType))?;
 
-    if params.len == 0 || params.len % PAGE_SIZE as u64 != 0 || params.flags != 0 {
-        return Err(EINVAL);
+    if params.len == 0 {
+        return Err(EINVAL.because(Reason::Range));
+    }
+    if params.len % PAGE_SIZE as u64 != 0 {
+        return Err(EINVAL.because(Reason::Unaligned));
+    }
+    if params.flags != 0 {
+        return Err(EINVAL.because(Reason::Flags));
     }
     let source = match page_type {
         PageType::Zero => None,
         // Without an address there would be nothing to copy.
-        _ if params.uaddr == 0 || params.uaddr % PAGE_SIZE as u64 != 0 => return Err(EINVAL),
+        _ if params.uaddr == 0 => return Err(EINVAL.because(Reason::NoAddress)),
+        _ if params.uaddr % PAGE_SIZE as u64 != 0 => return Err(EINVAL.because(Reason::Unaligned)),
         _ => Some(params.uaddr),
     };
 
     // Keeps memory from becoming shared meanwhile, and slots from coming and going.
     let slots = Slots::lock(call.vm);
     if !slots.has_private(params.gfn_start) {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::NoPrivateSlot));
     }
     let mut status = FwStatus::success();
-    let done = SevDevice::from_fd(request.sev_fd()).and_then(|device| {
+    let device = SevDevice::from_fd(request.sev_fd()).map_err(Rejection::from);
+    let done = device.and_then(|device| {
         let load = Load {
             context,
             launched,
@@ -117,10 +131,10 @@ pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Result {
             |gfn, pfn, source| load.page(gfn, pfn, source, &mut status),
         )
     });
-    let Ok(pages) = done else {
+    let pages = done.map_err(|rejection| {
         request.status = status;
-        return Err(EIO);
-    };
+        EIO.because(rejection.reason())
+    })?;
 
     let bytes = pages.wrapping_mul(PAGE_SIZE as u64);
     params.gfn_start = params.gfn_start.wrapping_add(pages);
@@ -128,7 +142,8 @@ pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Result {
     if source.is_some() {
         params.uaddr = params.uaddr.wrapping_add(bytes);
     }
-    request.store(&params)
+    request.store(&params)?;
+    Ok(())
 }
 
 /// Loading pages of one type.
@@ -151,21 +166,19 @@ impl Load<'_> {
         pfn: Pfn,
         source: Option<&SourcePage>,
         status: &mut FwStatus,
-    ) -> Result {
-        if rmp::lookup(pfn).map_err(|_| EINVAL)?.assigned {
-            return Err(EEXIST);
+    ) -> Outcome {
+        let entry = rmp::lookup(pfn).map_err(|_| EINVAL.because(Reason::Rmp))?;
+        if entry.assigned {
+            return Err(EEXIST.because(Reason::Assigned));
         }
         if let Some(source) = source {
             source.copy_to(pfn);
         }
 
         let gpa = gfn.wrapping_mul(PAGE_SIZE as u64);
-        let result = LaunchPage::assign(pfn, gpa, self.context.asid())?.update(
-            self.launched.gctx(),
-            self.page_type,
-            self.channel,
-            status,
-        );
+        let page = LaunchPage::assign(pfn, gpa, self.context.asid())
+            .map_err(|error| error.because(Reason::Rmp))?;
+        let result = page.update(self.launched.gctx(), self.page_type, self.channel, status);
         let Err((error, fate)) = result else {
             return Ok(());
         };
@@ -174,7 +187,7 @@ impl Load<'_> {
         {
             source.copy_from(pfn);
         }
-        Err(error)
+        Err(error.into())
     }
 }
 
@@ -185,13 +198,13 @@ impl Load<'_> {
 /// flags; EBUSY if a vCPU is being created; EINTR if the task is being killed; EINVAL if the guest is
 /// being debugged; EBADF if there are vCPUs and `sev_fd` is no file; ENOMEM; EIO if the firmware
 /// refuses.
-pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Result {
-    let context = context(call).ok_or(ENOTTY)?;
-    let launched = context.snp().ok_or(EINVAL)?;
+pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Outcome {
+    let context = context(call).ok_or(ENOTTY.because(Reason::NotSnp))?;
+    let launched = context.snp().ok_or(EINVAL.because(Reason::NotLaunched))?;
     let params: kvm_sev_snp_launch_finish = request.data()?;
 
     if params.flags != 0 {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Flags));
     }
     encrypt_registers(call, request, context, launched)?;
 
@@ -229,7 +242,7 @@ fn encrypt_registers(
     request: &mut Request,
     context: &EncContext,
     launched: &SnpLaunched,
-) -> Result {
+) -> Outcome {
     let vcpus = AllVcpus::lock(call.vm)?;
 
     for vcpu in vcpus.iter().filter(|vcpu| !vcpu.is_protected()) {
@@ -244,10 +257,10 @@ fn encrypt_registers(
 /// When a guest wants its report with certificates, userspace will be asked for these.
 ///
 /// Errors: EINVAL unless it is an SEV-SNP VM without vCPUs.
-pub(super) fn enable_certificates(call: &Call<'_>, _request: &mut Request) -> Result {
-    let context = context(call).ok_or(EINVAL)?;
+pub(super) fn enable_certificates(call: &Call<'_>, _request: &mut Request) -> Outcome {
+    let context = context(call).ok_or(EINVAL.because(Reason::NotSnp))?;
     if call.vm.has_vcpus() {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::HasVcpus));
     }
     context.provide_certificates();
     Ok(())

@@ -10,6 +10,7 @@ use crate::hw::kind::Kind;
 use crate::kvm::two::{TwoVms, VmFile};
 use crate::kvm::vcpus::{AllVcpus, Frozen};
 use crate::kvm::Vm;
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vcpu;
 use crate::vm::{Role, SevVm};
 
@@ -18,21 +19,28 @@ use crate::vm::{Role, SevVm};
 /// Takes `kvm->lock` of both. Errors: EBADF if `source_fd` is not a VM; EINVAL if it is this VM, is
 /// no SEV VM, an SEV-SNP VM or a mirror itself, and if `destination` is a SEV VM already or has vCPUs; EBUSY
 /// if one of them takes part in another transfer; EINTR if the task is being killed; ENOMEM.
-pub(crate) fn copy(destination: &Vm, source_fd: u32) -> Result {
+pub(super) fn copy(destination: &Vm, source_fd: u32) -> Outcome {
     let file = VmFile::from_fd(source_fd)?;
     let two = TwoVms::lock(destination, file.vm())?;
 
-    if two.destination.sev().is_some() || two.destination.has_vcpus() {
-        return Err(EINVAL);
+    if two.destination.sev().is_some() {
+        return Err(EINVAL.because(Reason::Initialised));
     }
-    let source = two.source.binding().ok_or(EINVAL)?;
-    if source.role() == Role::Mirror || source.context().kind() == Kind::Snp {
-        return Err(EINVAL);
+    if two.destination.has_vcpus() {
+        return Err(EINVAL.because(Reason::HasVcpus));
+    }
+    let source = two.source.binding().ok_or(EINVAL.because(Reason::NotSev))?;
+    if source.role() == Role::Mirror {
+        return Err(EINVAL.because(Reason::Mirror));
+    }
+    if source.context().kind() == Kind::Snp {
+        return Err(EINVAL.because(Reason::Snp));
     }
 
     let mut state = SevVm::new()?;
     state.bind(source.mirror()?);
-    two.destination.become_sev(state)
+    two.destination.become_sev(state)?;
+    Ok(())
 }
 
 /// Gives `destination` the context of the VM `source_fd`, which is dead thereafter.
@@ -43,26 +51,31 @@ pub(crate) fn copy(destination: &Vm, source_fd: u32) -> Result {
 /// those of `destination`, and if that is a SEV VM already; EBUSY if the current task's cgroup is
 /// over its limit, if one of them takes part in another transfer, or a vCPU is being created; EINTR
 /// if the task is being killed; ENOMEM.
-pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
+pub(super) fn take(destination: &Vm, source_fd: u32) -> Outcome {
     let file = VmFile::from_fd(source_fd)?;
     let mut two = TwoVms::lock(destination, file.vm())?;
 
-    if two.destination.vm_type() != two.source.vm_type() || two.destination.sev().is_some() {
-        return Err(EINVAL);
+    if two.destination.vm_type() != two.source.vm_type() {
+        return Err(EINVAL.because(Reason::VmType));
     }
-    let source = two.source.binding().ok_or(EINVAL)?;
+    if two.destination.sev().is_some() {
+        return Err(EINVAL.because(Reason::Initialised));
+    }
+    let source = two.source.binding().ok_or(EINVAL.because(Reason::NotSev))?;
     let kind = source.context().kind();
     if kind == Kind::Snp {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Snp));
     }
-    let charge = source.charge_current()?;
+    let charge = source
+        .charge_current()
+        .map_err(|error| error.because(Reason::CgroupLimit))?;
     let mut state = SevVm::new()?;
 
     let to = AllVcpus::lock(&two.destination)?;
     let mut from = Frozen::new(&mut two.source)?;
 
     if kind == Kind::SevEs && !can_take_registers(&to, from.vcpus()) {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::Vcpus));
     }
 
     // Nothing fails from here on. First of all the source's CPUs forget the guest's memory: when it
@@ -71,7 +84,7 @@ pub(crate) fn take(destination: &Vm, source_fd: u32) -> Result {
         sev.run_cpus().write_back_caches();
     }
     let Some(binding) = from.take_binding() else {
-        return Err(EINVAL);
+        return Err(EINVAL.because(Reason::NotSev));
     };
     binding.taken_over(charge);
     state.bind(binding);

@@ -8,6 +8,7 @@ use super::arg::Request;
 use super::Call;
 use crate::hw::kind::Kind;
 use crate::kvm::vcpus::AllVcpus;
+use crate::rejection::{Because, Outcome, Reason};
 use crate::vcpu;
 
 /// Encrypts the registers of all vCPUs, in the order of their creation. Takes all their mutexes.
@@ -16,10 +17,10 @@ use crate::vcpu;
 /// EINTR if the task is being killed; EINVAL if it was done before, or if the guest is being
 /// debugged; EBADF before the launch started; EIO if the firmware refuses. vCPUs before the one that
 /// failed are done then.
-pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Result {
+pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Outcome {
     let context = call.context()?;
     if context.kind() != Kind::SevEs {
-        return Err(ENOTTY);
+        return Err(ENOTTY.because(Reason::NotSevEs));
     }
     let vcpus = AllVcpus::lock(call.vm)?;
 

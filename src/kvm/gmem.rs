@@ -15,6 +15,7 @@ use super::vcpu::Vcpu;
 use super::vm::{Vm, VmLocked};
 use crate::ffi::bindings as b;
 use crate::hw::addr::Pfn;
+use crate::rejection::{Because, Outcome, Reason, Rejection};
 
 /// The memory slots of a VM, which stay as they are, and whether memory is private, too.
 pub(crate) struct Slots<'l, 'a> {
@@ -74,15 +75,19 @@ impl<'l, 'a> Slots<'l, 'a> {
         source: Option<u64>,
         pages: u64,
         writable: bool,
-        mut load: F,
-    ) -> Result<u64>
+        load: F,
+    ) -> Outcome<u64>
     where
-        F: FnMut(u64, Pfn, Option<&SourcePage>) -> Result,
+        F: FnMut(u64, Pfn, Option<&SourcePage>) -> Outcome,
     {
-        let pages = isize::try_from(pages).map_err(|_| EINVAL)?;
+        let pages = isize::try_from(pages).map_err(|_| EINVAL.because(Reason::TooMuch))?;
+        let mut loading = Loading {
+            load,
+            rejection: None,
+        };
 
         // SAFETY: The VM is alive, and its slots are locked. The last two arguments belong together:
-        // `load` outlives the call, and is used by one call at a time.
+        // `loading` outlives the call, and is used by one call at a time.
         let done = unsafe {
             b::kvm_gmem_populate(
                 self.vm.as_raw(),
@@ -91,14 +96,24 @@ impl<'l, 'a> Slots<'l, 'a> {
                 pages,
                 writable,
                 Some(load_page::<F>),
-                (&raw mut load).cast(),
+                (&raw mut loading).cast(),
             )
         };
         if done < 0 {
-            return Err(Error::from_errno(done as c_int));
+            let error = Error::from_errno(done as c_int);
+            return Err(loading.rejection.unwrap_or_else(|| match error {
+                EINVAL => error.because(Reason::NotPrivate),
+                _ => error.into(),
+            }));
         }
         Ok(done as u64)
     }
+}
+
+struct Loading<F> {
+    load: F,
+    /// The answer of `load` to the page that was refused.
+    rejection: Option<Rejection>,
 }
 
 /// # Safety
@@ -109,17 +124,25 @@ unsafe extern "C" fn load_page<F>(
     gfn: b::gfn_t,
     pfn: b::kvm_pfn_t,
     source: *mut b::page,
-    load: *mut c_void,
+    loading: *mut c_void,
 ) -> c_int
 where
-    F: FnMut(u64, Pfn, Option<&SourcePage>) -> Result,
+    F: FnMut(u64, Pfn, Option<&SourcePage>) -> Outcome,
 {
     // SAFETY: By the contract; the page is null, or referenced during the call.
-    let (load, source) = unsafe { (&mut *load.cast::<F>(), source.cast::<SourcePage>().as_ref()) };
+    let (loading, source) = unsafe {
+        (
+            &mut *loading.cast::<Loading<F>>(),
+            source.cast::<SourcePage>().as_ref(),
+        )
+    };
 
-    match load(gfn, Pfn::new(pfn), source) {
+    match (loading.load)(gfn, Pfn::new(pfn), source) {
         Ok(()) => 0,
-        Err(error) => error.to_errno(),
+        Err(rejection) => {
+            loading.rejection = Some(rejection);
+            rejection.errno()
+        }
     }
 }
 

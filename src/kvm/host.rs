@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)]
 
+use core::ffi::CStr;
+
 use crate::ffi::bindings;
 
 /// A feature of the processor.
@@ -127,11 +129,26 @@ pub(crate) fn cond_resched() {
     unsafe { bindings::kvm_sev_cond_resched() }
 }
 
-/// Name and process id of the current task, for people who look into debugfs.
-pub(crate) fn current_task() -> (i32, [u8; 16]) {
-    let mut comm = [0; 16];
+/// Which process did something, for people who look into debugfs.
+pub(crate) struct Task {
+    pub(crate) pid: i32,
+    comm: [u8; 16],
+}
 
-    // SAFETY: The buffer has TASK_COMM_LEN bytes.
-    let pid = unsafe { bindings::kvm_sev_current_task(comm.as_mut_ptr().cast()) };
-    (pid, comm)
+impl Task {
+    pub(crate) fn current() -> Self {
+        let mut comm = [0; 16];
+
+        // SAFETY: The buffer has TASK_COMM_LEN bytes.
+        let pid = unsafe { bindings::kvm_sev_current_task(comm.as_mut_ptr().cast()) };
+        Self { pid, comm }
+    }
+
+    /// The command's name.
+    pub(crate) fn name(&self) -> &str {
+        CStr::from_bytes_until_nul(&self.comm)
+            .ok()
+            .and_then(|name| name.to_str().ok())
+            .unwrap_or("?")
+    }
 }

@@ -13,6 +13,7 @@ use super::log;
 use crate::ffi::bindings;
 use crate::hw::addr::{PspAddr, UserRange, PAGE_SIZE};
 use crate::hw::runs::{Run, Runs};
+use crate::rejection::{Because, Outcome, Reason};
 
 /// Pages unpinned between two chances for other tasks to run.
 const UNPIN_BATCH: usize = 512;
@@ -53,8 +54,11 @@ impl PinAccount {
     }
 
     /// EINVAL: more than the machine has. ENOMEM: over RLIMIT_MEMLOCK without CAP_IPC_LOCK.
-    fn check(&self, pages: usize) -> Result {
-        let total = self.pages().checked_add(pages).ok_or(EINVAL)?;
+    fn check(&self, pages: usize) -> Outcome {
+        let total = self
+            .pages()
+            .checked_add(pages)
+            .ok_or(EINVAL.because(Reason::TooMuch))?;
         // SAFETY: No requirements.
         let (ram, limit) = unsafe {
             (
@@ -64,14 +68,14 @@ impl PinAccount {
         };
 
         if total > ram {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::TooMuch));
         }
         // SAFETY: No requirements.
         if total > limit && !unsafe { bindings::capable(bindings::CAP_IPC_LOCK as i32) } {
             if log::allowed() {
                 pr_err!("SEV: {total} pinned pages would exceed the lock limit of {limit}\n");
             }
-            return Err(ENOMEM);
+            return Err(ENOMEM.because(Reason::LockLimit));
         }
         Ok(())
     }
@@ -104,9 +108,9 @@ impl Pinned {
         range: UserRange,
         purpose: PinFor,
         account: &Arc<PinAccount>,
-    ) -> Result<Self> {
+    ) -> Outcome<Self> {
         let count = range.pages();
-        let request = i32::try_from(count).map_err(|_| EINVAL)?;
+        let request = i32::try_from(count).map_err(|_| EINVAL.because(Reason::TooMuch))?;
 
         account.check(count)?;
         // An absurd size must fail, but not with a warning in the kernel log.
@@ -139,7 +143,7 @@ impl Pinned {
                 pr_err!("SEV: could not pin {count} pages of user memory\n");
             }
             // Dropping it unpins the part that was pinned.
-            return Err(ENOMEM);
+            return Err(ENOMEM.because(Reason::NotPinned));
         }
         Ok(this)
     }

@@ -8,6 +8,7 @@ use kernel::prelude::*;
 use super::vcpu::Vcpu;
 use super::vm::VmType;
 use crate::ffi::bindings as b;
+use crate::rejection::{Because, Outcome, Reason};
 
 /// A general-purpose register that a GHCB can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,17 +90,20 @@ impl Vcpu {
     /// Writes the registers that userspace set, in the layout of a save area.
     ///
     /// Errors: EINVAL if they are encrypted already, or if the guest is being debugged.
-    pub(crate) fn write_registers(&self, save: &mut b::sev_es_save_area, features: u64) -> Result {
+    pub(crate) fn write_registers(&self, save: &mut b::sev_es_save_area, features: u64) -> Outcome {
         // SAFETY: The vCPU is alive and ours.
         let guest_debug = unsafe { (*self.as_raw()).vcpu.guest_debug };
-        if self.is_protected() || guest_debug != 0 {
-            return Err(EINVAL);
+        if self.is_protected() {
+            return Err(EINVAL.because(Reason::Encrypted));
+        }
+        if guest_debug != 0 {
+            return Err(EINVAL.because(Reason::Debugged));
         }
         // SAFETY: The VMCB is alive and ours. The layouts agree as far as the first one goes.
         unsafe {
             let from = (&raw const (*self.vmcb()).__bindgen_anon_1).cast::<b::vmcb_save_area>();
             if (*from).dr7 & !u64::from(b::DR7_FIXED_1) != 0 {
-                return Err(EINVAL);
+                return Err(EINVAL.because(Reason::Debugged));
             }
             from.cast::<u8>().copy_to_nonoverlapping(
                 (&raw mut *save).cast(),

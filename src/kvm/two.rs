@@ -15,18 +15,20 @@ use kernel::sync::aref::ARef;
 
 use super::vm::{Vm, VmLocked};
 use crate::ffi::bindings;
+use crate::rejection::{Because, Outcome, Reason};
 
 /// Another VM, known by its descriptor. It stays alive with the value.
 pub(crate) struct VmFile(ARef<File>);
 
 impl VmFile {
     /// EBADF if the current process has no such descriptor, or if it is not one of a VM.
-    pub(crate) fn from_fd(fd: u32) -> Result<Self> {
-        let file = LocalFile::fget(fd)?;
+    pub(crate) fn from_fd(fd: u32) -> Outcome<Self> {
+        let bad = EBADF.because(Reason::SourceFd);
+        let file = LocalFile::fget(fd).map_err(|_| bad)?;
 
         // SAFETY: The file is alive.
         if !unsafe { bindings::file_is_kvm(file.as_ptr()) } {
-            return Err(EBADF);
+            return Err(bad);
         }
         // SAFETY: The current task is inside an ioctl, which looks up its own file with `fdget`;
         // it is in no `fdget_pos` section.
@@ -45,13 +47,13 @@ struct Taking<'a>(&'a AtomicI32);
 
 impl<'a> Taking<'a> {
     /// EBUSY if it takes part in another one.
-    fn part(vm: &'a Vm) -> Result<Self> {
+    fn part(vm: &'a Vm) -> Outcome<Self> {
         // SAFETY: The field is aligned, as long-lived as the VM, and only accessed through here.
         let flag =
             unsafe { AtomicI32::from_ptr(&raw mut (*vm.sev_info()).migration_in_progress.counter) };
         flag.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
             .map(|_| Self(flag))
-            .map_err(|_| EBUSY)
+            .map_err(|_| EBUSY.because(Reason::InTransfer))
     }
 }
 
@@ -71,9 +73,9 @@ pub(crate) struct TwoVms<'a> {
 impl<'a> TwoVms<'a> {
     /// Errors: EINVAL if both are the same; EBUSY if one of them takes part in another transfer;
     /// EINTR if the task is being killed.
-    pub(crate) fn lock(destination: &'a Vm, source: &'a Vm) -> Result<Self> {
+    pub(crate) fn lock(destination: &'a Vm, source: &'a Vm) -> Outcome<Self> {
         if core::ptr::eq(destination, source) {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::SameVm));
         }
         let taking = [Taking::part(destination)?, Taking::part(source)?];
         let destination = lock_killable(destination, 0)?;

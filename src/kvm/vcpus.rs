@@ -10,6 +10,7 @@ use kernel::prelude::*;
 use super::vcpu::Vcpu;
 use super::vm::VmLocked;
 use crate::ffi::bindings;
+use crate::rejection::{Because, Outcome, Reason};
 
 /// Proof that no vCPU of a VM runs, or does anything else, and that none is being created.
 pub(crate) struct AllVcpus<'l, 'a> {
@@ -19,9 +20,9 @@ pub(crate) struct AllVcpus<'l, 'a> {
 impl<'l, 'a> AllVcpus<'l, 'a> {
     /// Waits for all vCPUs. Errors: EBUSY if a vCPU is being created; EINTR if the task is being
     /// killed.
-    pub(crate) fn lock(vm: &'l VmLocked<'a>) -> Result<Self> {
+    pub(crate) fn lock(vm: &'l VmLocked<'a>) -> Outcome<Self> {
         if vm.is_creating_vcpu() {
-            return Err(EBUSY);
+            return Err(EBUSY.because(Reason::CreatingVcpu));
         }
         // SAFETY: The VM is alive and its lock held.
         kernel::error::to_result(unsafe { bindings::kvm_lock_all_vcpus(vm.as_raw()) })?;
@@ -73,7 +74,7 @@ pub(crate) struct Frozen<'l, 'a>(AllVcpus<'l, 'a>);
 
 impl<'l, 'a> Frozen<'l, 'a> {
     /// Errors as [`AllVcpus::lock`].
-    pub(crate) fn new(vm: &'l mut VmLocked<'a>) -> Result<Self> {
+    pub(crate) fn new(vm: &'l mut VmLocked<'a>) -> Outcome<Self> {
         AllVcpus::lock(vm).map(Self)
     }
 

@@ -10,6 +10,7 @@ use super::command::Buffer;
 use crate::ffi::bindings;
 use crate::hw::addr::PspAddr;
 use crate::kvm::user;
+use crate::rejection::{Because, Outcome, Reason};
 
 /// Largest blob that is passed to the firmware, in bytes.
 const MAX: u32 = bindings::SEV_FW_BLOB_MAX_SIZE;
@@ -19,9 +20,9 @@ pub(crate) struct Blob(KVec<u8>);
 
 impl Blob {
     /// Copies user memory. EINVAL: no address, no length, or too long; EFAULT; ENOMEM.
-    pub(crate) fn from_user(address: u64, len: u32) -> Result<Self> {
+    pub(crate) fn from_user(address: u64, len: u32) -> Outcome<Self> {
         if address == 0 || len == 0 {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::Blob));
         }
         let mut blob = Self::zeroed(len)?;
         user::read_bytes(address, &mut blob.0)?;
@@ -29,7 +30,7 @@ impl Blob {
     }
 
     /// As [`Blob::from_user`], but an address of 0 means that there is none.
-    pub(crate) fn from_user_optional(address: u64, len: u32) -> Result<Option<Self>> {
+    pub(crate) fn from_user_optional(address: u64, len: u32) -> Outcome<Option<Self>> {
         if address == 0 {
             return Ok(None);
         }
@@ -37,9 +38,9 @@ impl Blob {
     }
 
     /// Memory for output. EINVAL: too long; ENOMEM.
-    pub(crate) fn zeroed(len: u32) -> Result<Self> {
+    pub(crate) fn zeroed(len: u32) -> Outcome<Self> {
         if len > MAX {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::Blob));
         }
         let len = len as usize;
         let mut bytes = KVec::with_capacity(len, GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;

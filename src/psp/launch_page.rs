@@ -17,7 +17,7 @@ use super::snp::{PageType, SnpLaunchUpdate, SnpPageReclaim};
 use super::status::FwStatus;
 use crate::hw::addr::{Pfn, PspAddr};
 use crate::hw::asid::Asid;
-use crate::hw::rmp::{self, Mutable, PageSize};
+use crate::hw::rmp::{self, Mutable, Owner, PageSize};
 
 /// Assigned to the guest, and immutable. The host cannot write to it any more.
 #[must_use]
@@ -60,7 +60,7 @@ impl LaunchPage {
         let mut command = SnpPageReclaim::new(self.0.psp_address());
         let reclaimed = Channel::Kernel
             .issue(&mut command, &mut FwStatus::success())
-            .and_then(|()| rmp::make_shared(self.0, PageSize::Small));
+            .and_then(|()| rmp::make_shared(self.0, PageSize::Small, Owner::Launch));
 
         match reclaimed {
             Ok(()) => Fate::Shared,

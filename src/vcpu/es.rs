@@ -15,6 +15,7 @@ use crate::hw::addr::PspAddr;
 use crate::hw::kind::Kind;
 use crate::kvm::exchange::Exchange;
 use crate::kvm::vcpu::Vcpu;
+use crate::rejection::{Outcome, Rejection};
 
 /// Whether a vCPU waits to be started by another one, and how it asked for that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -132,11 +133,11 @@ impl EsVcpu {
     /// `f` gives a page back in any case.
     pub(super) fn change_vmsa(
         &self,
-        f: impl FnOnce(Vmsa) -> Result<Vmsa, (Error, Vmsa)>,
-    ) -> Result {
+        f: impl FnOnce(Vmsa) -> Result<Vmsa, (Rejection, Vmsa)>,
+    ) -> Outcome {
         let (result, vmsa) = match f(self.vmsa.take().ok_or(EINVAL)?) {
             Ok(vmsa) => (Ok(()), vmsa),
-            Err((error, vmsa)) => (Err(error), vmsa),
+            Err((rejection, vmsa)) => (Err(rejection), vmsa),
         };
 
         self.vmsa.set(Some(vmsa));

@@ -25,7 +25,7 @@ use crate::hw::addr::{PspAddr, PAGE_SIZE};
 use crate::hw::cache::wbinvd_on_all_cpus;
 use crate::hw::kind::Kind;
 use crate::hw::page::{FirmwarePage, SaveArea};
-use crate::hw::rmp::{self, PageSize};
+use crate::hw::rmp::{self, Owner, PageSize};
 use crate::kvm::log;
 use crate::kvm::vcpu::Vcpu;
 use crate::psp::{
@@ -38,6 +38,7 @@ use crate::psp::{
     PageType,
     SnpDbgDecrypt, //
 };
+use crate::rejection::{Because, Outcome, Reason, Rejection};
 use crate::vm::{EncContext, Launched, SnpLaunched};
 
 /// Where the firmware measures that an SEV-SNP guest's first registers are: the last page that a
@@ -75,7 +76,7 @@ impl PlainVmsa {
     }
 
     /// Writes the registers that userspace set. Errors: see [`Vcpu::write_registers`].
-    fn fill(mut self, vcpu: &Vcpu, features: u64) -> Result<FilledVmsa, (Error, Self)> {
+    fn fill(mut self, vcpu: &Vcpu, features: u64) -> Result<FilledVmsa, (Rejection, Self)> {
         match vcpu.write_registers(self.0.zeroed(), features) {
             Ok(()) => Ok(FilledVmsa(self.0)),
             Err(error) => Err((error, self)),
@@ -90,14 +91,14 @@ impl FilledVmsa {
         self,
         context: &EncContext,
         status: &mut FwStatus,
-    ) -> Result<EncryptedVmsa, (Error, PlainVmsa)> {
+    ) -> Result<EncryptedVmsa, (Rejection, PlainVmsa)> {
         // What the host wrote must be in memory, and must not get there later.
         self.0.flush_caches();
 
         let result = context.launched().and_then(|launched| {
             let mut command =
                 LaunchUpdateVmsa::new(launched.handle(), self.0.address(), PAGE_SIZE as u32);
-            launched.channel().issue(&mut command, status)
+            Ok(launched.channel().issue(&mut command, status)?)
         });
         match result {
             Ok(()) => Ok(self.encrypted(context)),
@@ -113,16 +114,19 @@ impl FilledVmsa {
         gctx: PspAddr,
         channel: Channel<'_>,
         status: &mut FwStatus,
-    ) -> Result<EncryptedVmsa, (Error, Vmsa)> {
+    ) -> Result<EncryptedVmsa, (Rejection, Vmsa)> {
         let page = match LaunchPage::assign(self.0.pfn(), INITIAL_VMSA_GPA, context.asid()) {
             Ok(page) => page,
-            Err(error) => return Err((error, Vmsa::Plain(PlainVmsa(self.0)))),
+            Err(error) => {
+                let rejection = error.because(Reason::Rmp);
+                return Err((rejection, Vmsa::Plain(PlainVmsa(self.0))));
+            }
         };
 
         match page.update(gctx, PageType::Vmsa, channel, status) {
             Ok(()) => Ok(self.encrypted(context)),
-            Err((error, Fate::Shared)) => Err((error, Vmsa::Plain(PlainVmsa(self.0)))),
-            Err((error, Fate::Leaked)) => Err((error, Vmsa::Lost)),
+            Err((error, Fate::Shared)) => Err((error.into(), Vmsa::Plain(PlainVmsa(self.0)))),
+            Err((error, Fate::Leaked)) => Err((error.into(), Vmsa::Lost)),
         }
     }
 
@@ -139,7 +143,7 @@ impl EncryptedVmsa {
     /// The host can use the page again. An error number if the processor does not agree.
     fn take_back(&self) -> Result {
         if self.assigned {
-            rmp::make_shared(self.page.pfn(), PageSize::Small)?;
+            rmp::make_shared(self.page.pfn(), PageSize::Small, Owner::Guest)?;
         }
         Ok(())
     }
@@ -178,10 +182,10 @@ impl Vmsa {
         self,
         vcpu: &Vcpu,
         features: u64,
-        encrypt: impl FnOnce(FilledVmsa) -> Result<EncryptedVmsa, (Error, Vmsa)>,
-    ) -> Result<Self, (Error, Self)> {
+        encrypt: impl FnOnce(FilledVmsa) -> Result<EncryptedVmsa, (Rejection, Vmsa)>,
+    ) -> Result<Self, (Rejection, Self)> {
         let Vmsa::Plain(vmsa) = self else {
-            return Err((EINVAL, self));
+            return Err((EINVAL.because(Reason::Encrypted), self));
         };
         vmsa.fill(vcpu, features)
             .map_err(|(error, vmsa)| (error, Vmsa::Plain(vmsa)))
@@ -195,7 +199,7 @@ impl Vmsa {
 ///
 /// Errors: EINVAL if that was done before, if the guest is being debugged, or if it is one without
 /// protected registers; EBADF before the launch started; EIO if the firmware refuses.
-pub(crate) fn encrypt(vcpu: &Vcpu, context: &EncContext, status: &mut FwStatus) -> Result {
+pub(crate) fn encrypt(vcpu: &Vcpu, context: &EncContext, status: &mut FwStatus) -> Outcome {
     encrypt_with(vcpu, context, |vmsa| {
         vmsa.encrypt(context, status)
             .map_err(|(error, vmsa)| (error, Vmsa::Plain(vmsa)))
@@ -211,7 +215,7 @@ pub(crate) fn encrypt_snp(
     gctx: PspAddr,
     channel: Channel<'_>,
     status: &mut FwStatus,
-) -> Result {
+) -> Outcome {
     encrypt_with(vcpu, context, |vmsa| {
         vmsa.encrypt_snp(context, gctx, channel, status)
     })
@@ -220,10 +224,10 @@ pub(crate) fn encrypt_snp(
 fn encrypt_with(
     vcpu: &Vcpu,
     context: &EncContext,
-    encrypt: impl FnOnce(FilledVmsa) -> Result<EncryptedVmsa, (Error, Vmsa)>,
-) -> Result {
+    encrypt: impl FnOnce(FilledVmsa) -> Result<EncryptedVmsa, (Rejection, Vmsa)>,
+) -> Outcome {
     let features = context.params().vmsa_features();
-    let es = vcpu.es().ok_or(EINVAL)?;
+    let es = vcpu.es().ok_or(EINVAL.because(Reason::NotSevEs))?;
 
     es.change_vmsa(|vmsa| vmsa.encrypted(vcpu, features, encrypt))?;
     vcpu.protect();

@@ -24,6 +24,7 @@ use crate::kvm::file::SevDevice;
 use crate::kvm::last_vmcb::LastVmcbs;
 use crate::kvm::pin::{PinAccount, PinFor, Pinned};
 use crate::psp::{Channel, GuestRequests, Handle};
+use crate::rejection::{Because, Outcome, Reason};
 
 /// The part of a context that exists once LAUNCH_START succeeded.
 pub(crate) struct Launched {
@@ -199,16 +200,18 @@ impl EncContext {
     }
 
     /// EBADF before the launch started: there is no device to issue commands through.
-    pub(crate) fn launched(&self) -> Result<&Launched> {
-        self.launched.as_ref().ok_or(EBADF)
+    pub(crate) fn launched(&self) -> Outcome<&Launched> {
+        self.launched
+            .as_ref()
+            .ok_or(EBADF.because(Reason::NotLaunched))
     }
 
     /// EINVAL if it was launched before; `launched` is released then.
-    pub(crate) fn set_launched(&self, launched: Launched) -> Result {
+    pub(crate) fn set_launched(&self, launched: Launched) -> Outcome {
         let handle = launched.handle();
 
         if !self.launched.populate(launched) {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::Launched));
         }
         self.card.set_handle(handle);
         Ok(())
@@ -220,32 +223,34 @@ impl EncContext {
     }
 
     /// EINVAL if it was launched before; `launched` is released then.
-    pub(crate) fn set_snp(&self, launched: SnpLaunched) -> Result {
+    pub(crate) fn set_snp(&self, launched: SnpLaunched) -> Outcome {
         if !self.snp.populate(launched) {
-            return Err(EINVAL);
+            return Err(EINVAL.because(Reason::Launched));
         }
         Ok(())
     }
 
     /// Pins memory for the duration of a command. Errors as [`Pinned::new`].
-    pub(crate) fn pin(&self, range: UserRange, purpose: PinFor) -> Result<Pinned> {
+    pub(crate) fn pin(&self, range: UserRange, purpose: PinFor) -> Outcome<Pinned> {
         Pinned::new(range, purpose, &self.pins)
     }
 
     /// Pins memory for as long as the guest lives, or until [`EncContext::remove_region`].
     ///
     /// Errors: as [`Pinned::new`]; ENOMEM.
-    pub(crate) fn add_region(&self, range: UserRange) -> Result {
+    pub(crate) fn add_region(&self, range: UserRange) -> Outcome {
         let region = self.pin(range, PinFor::Residence)?;
 
         // The host may have written the pages; what its caches hold must not hit memory later.
         region.flush_caches();
-        self.regions.lock().add(region)
+        self.regions.lock().add(region)?;
+        Ok(())
     }
 
     /// Takes a region out; it is unpinned when the result is dropped. EINVAL if there is none that
     /// was registered with exactly this range.
-    pub(crate) fn remove_region(&self, range: UserRange) -> Result<Pinned> {
-        self.regions.lock().take(range).ok_or(EINVAL)
+    pub(crate) fn remove_region(&self, range: UserRange) -> Outcome<Pinned> {
+        let region = self.regions.lock().take(range);
+        region.ok_or(EINVAL.because(Reason::NoRegion))
     }
 }

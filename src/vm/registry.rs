@@ -3,8 +3,6 @@
 //!
 //! It holds descriptions, not contexts, and so keeps none of them alive.
 
-use core::ffi::CStr;
-
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode};
@@ -14,7 +12,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 use super::binding::Role;
 use crate::hw::asid::Asid;
 use crate::hw::kind::Kind;
-use crate::kvm::host::current_task;
+use crate::kvm::host::Task;
 use crate::kvm::pin::PinAccount;
 use crate::psp::Handle;
 use crate::trace;
@@ -108,33 +106,16 @@ impl Drop for Card {
 struct Holder {
     card: Arc<Card>,
     role: Role,
+    /// The process that bound the VM.
     task: Task,
-}
-
-/// The process that bound the VM.
-struct Task {
-    pid: i32,
-    comm: [u8; 16],
-}
-
-impl Task {
-    fn current() -> Self {
-        let (pid, comm) = current_task();
-        Self { pid, comm }
-    }
 }
 
 impl Holder {
     /// One line of the table; see [`Registry::write_table`].
     fn write_row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let comm = CStr::from_bytes_until_nul(&self.task.comm)
-            .ok()
-            .and_then(|name| name.to_str().ok())
-            .unwrap_or("?");
-
         writeln!(
             f,
-            "{:>5} {:<6} {:>6} {:<11} {:>8} {:<6} {:>7} {comm}",
+            "{:>5} {:<6} {:>6} {:<11} {:>8} {:<6} {:>7} {}",
             self.card.asid.get(),
             self.card.kind.name(),
             self.card.handle.load(Relaxed),
@@ -142,6 +123,7 @@ impl Holder {
             self.card.pins.pages(),
             self.role.name(),
             self.task.pid,
+            self.task.name(),
         )
     }
 }

@@ -20,7 +20,14 @@ const EVENTS: &str = "/sys/kernel/tracing/events/kvm_sev";
 fn main() -> ExitCode {
     ktap::run(
         env!("CARGO_BIN_NAME"),
-        &[("commands", commands), ("failures", failures), ("life", life), ("rmp", rmp)],
+        &[
+            ("commands", commands),
+            ("failures", failures),
+            ("rejections", rejections),
+            ("life", life),
+            ("rmp", rmp),
+            ("refused_page", refused_page),
+        ],
     )
 }
 
@@ -111,6 +118,48 @@ fn failures(t: &mut Test) -> Result<()> {
     let [line] = of(&events, "psp_command")[..] else { anyhow::bail!("{events:?}") };
     let expected = "LAUNCH_START guest=0x0 status=RESOURCE_LIMIT (0x17) result=-5 ns=";
     ensure!(line.starts_with(expected), "{line}");
+    Ok(())
+}
+
+/// What the module itself rejects is told with its reason; what the firmware refused is no such event.
+fn rejections(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    if !ours(&host)? {
+        return Ok(());
+    }
+    let vm = Vm::sev(&host)?;
+    t.psp.fail("LAUNCH_START", 1, status::RESOURCE_LIMIT)?;
+    let events = traced(|| {
+        let answer = vm.launch_start(&mut kvm_sev_launch_start::default());
+        ensure!(!answer.is_ok(), "LAUNCH_START did not fail");
+        ensure!(!vm.launch_finish().is_ok(), "LAUNCH_FINISH did not fail");
+        Ok(())
+    })?;
+    let told = of(&events, "rejected");
+    ensure!(told == ["LAUNCH_FINISH reason=not_launched result=-9"], "{told:?}");
+    Ok(())
+}
+
+/// Pages that the firmware refuses are the host's again, from the launch.
+fn refused_page(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    if !ours(&host)? || !host.offers(VmType::Snp) {
+        return Ok(());
+    }
+    let vm = Snp::started(&host, policy::DEFAULT)?;
+    vm.set_private(0..1 << 21, true)?;
+    t.psp.fail("SNP_LAUNCH_UPDATE", 1, status::RESOURCE_LIMIT)?;
+    let events = traced(|| {
+        ensure!(vm.update(PageType::Normal, 0..4096).is_err(), "the page was loaded");
+        Ok(())
+    })?;
+    let changes: Vec<_> = of(&events, "rmp")
+        .iter()
+        .filter_map(|line| line.split_once(" asid=").and_then(|(_, rest)| rest.split_once(' ')))
+        .map(|(_, change)| change)
+        .collect();
+    let expected = ["shared -> launch result=0", "launch -> shared result=0"];
+    ensure!(changes == expected, "{changes:?}");
     Ok(())
 }
 
