@@ -12,7 +12,7 @@ KERNEL ?= $(shell uname -r)
 enter := tools/env/enter
 module := build/kvm-amd.ko
 
-.PHONY: all module load unload run check check-debug compare bench stats clean clean-cache help
+.PHONY: all module load unload run check check-debug compare bench intree stats clean clean-cache help
 all: module
 
 ifneq ($(KOUT),)
@@ -39,6 +39,14 @@ run check check-debug bench:
 compare:
 	@$(enter) selftests/sequences/run $(if $(N),--number $(N)) $(if $(SEED),--seed $(SEED))
 
+ifneq ($(KSRC),)
+intree:
+	@tools/env/intree $(KSRC)
+else
+intree:
+	@echo "make intree KSRC=DIR: which kernel source tree?" >&2; exit 2
+endif
+
 stats:
 	@tools/env/stats
 
@@ -60,6 +68,7 @@ help:
 	@echo "                  N=20000 SEED=7    so many, from that seed on"
 	@echo "make check-debug  run those of the module on a debug kernel, which is built first"
 	@echo "make bench        count the instructions of each operation, in C and in Rust"
+	@echo "make intree KSRC=DIR  put SEV in Rust into a kernel source tree, as an option of KVM"
 	@echo "make stats        count the module's code, and what of it is unsafe"
 	@echo "make clean        remove build/"
 	@echo "make clean-cache  remove build root, kernels, QEMU and other caches"

@@ -25,7 +25,7 @@ pub enum VmType {
     Snp = 4,
 }
 
-/// Device attribute `KVM_X86_SEV_IMPL` and its value (uapi/kvm_sev_impl.h).
+/// Device attribute `KVM_X86_SEV_IMPL` and its value (uapi/asm/kvm_sev_impl.h).
 pub const SEV_IMPL: u64 = 0x5255_0000;
 /// Device attribute `KVM_X86_SEV_IMPL_VERSION`.
 pub const SEV_IMPL_VERSION: u64 = SEV_IMPL + 1;
@@ -95,7 +95,7 @@ impl Host {
         Ok(())
     }
 
-    /// Whether kvm_amd's SEV half is this project's (uapi/kvm_sev_impl.h).
+    /// Whether kvm_amd's SEV half is this project's (uapi/asm/kvm_sev_impl.h).
     pub fn is_ours(&self) -> bool {
         self.sev_attr(SEV_IMPL).is_ok_and(|id| id == SEV_IMPL_ID)
     }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn attributes_are_those_of_the_header() {
-        let header = include_str!("../../uapi/kvm_sev_impl.h");
+        let header = include_str!("../../uapi/asm/kvm_sev_impl.h");
         for (name, value) in [
             ("KVM_X86_SEV_IMPL", SEV_IMPL),
             ("KVM_X86_SEV_IMPL_VERSION", SEV_IMPL_VERSION),

@@ -5,9 +5,8 @@
 # bindgen runs twice: once over everything that is wanted, to learn which types the kernel crate's
 # own bindings define too, and once more without those, so that there is only one type for each C
 # type. The kernel's rust/Makefile cannot be used from outside rust/; its lists of flags can.
-
-ffi := $(obj)/ffi
-ffi-src := $(src)/ffi
+#
+# `ffi` is this directory in the build tree, `ffi-src` in the source, `sev` that of sev.mk.
 
 ifdef CONFIG_CC_IS_CLANG
 kvm_sev_bindgen_cflags = $(filter-out $(CC_FLAGS_LTO),$(c_flags)) -fno-builtin -D__BINDGEN__
@@ -82,7 +81,7 @@ $(ffi)/bindings_generated.rs: $(kvm_sev_headers) $(ffi)/shared_types.args FORCE
 	$(call if_changed_dep,kvm_sev_bindgen)
 
 $(ffi)/shims.c: $(ffi)/bindings_generated.rs ;
-CFLAGS_ffi/shims.o := -Wno-missing-prototypes -Wno-missing-declarations
+CFLAGS_$(sev)ffi/shims.o := -Wno-missing-prototypes -Wno-missing-declarations
 
 # Layouts as the kernel's compiler sees them.
 $(ffi)/layout.s: $(ffi-src)/layout.c FORCE
@@ -94,7 +93,7 @@ quiet_cmd_kvm_sev_layout = LAYOUT  $@
 $(ffi)/layout_generated.rs: $(ffi)/layout.s FORCE
 	$(call if_changed,kvm_sev_layout)
 
-kvm_sev_generated := ffi/bindings_all.rs ffi/shared_types.args ffi/bindings_generated.rs \
-	ffi/shims.c ffi/layout.s ffi/layout_generated.rs
+kvm_sev_generated := $(addprefix $(sev)ffi/,bindings_all.rs shared_types.args bindings_generated.rs \
+	shims.c layout.s layout_generated.rs)
 targets += $(kvm_sev_generated)
 clean-files += $(kvm_sev_generated)

@@ -22,7 +22,7 @@
 
 #include "helpers.h"
 #include "events.h"
-#include "../../uapi/kvm_sev_impl.h"
+#include <asm/kvm_sev_impl.h>
 
 /* bindgen takes no macro that is an expression for a constant; see the kernel's own helper. */
 static const u64 KVM_SEV_CONST_SVM_MISC_ENABLE_SEV = SVM_MISC_ENABLE_SEV;
