@@ -22,6 +22,8 @@ pub struct Config {
     pub c_bit: u32,
     /// `snp=0|1`: whether the firmware knows the SNP commands.
     pub snp: bool,
+    /// `x86-shutdown=0|1`: whether SNP_SHUTDOWN_EX can disable SNP on the cores.
+    pub x86_shutdown: bool,
     /// `fms=HEX`: family, model and stepping (CPUID 1 EAX).
     pub fms: u32,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             min_asid: 100,
             c_bit: 51,
             snp: true,
+            x86_shutdown: false,
             fms: 0x00a0_0f11,
         }
     }
@@ -94,6 +97,7 @@ impl Config {
                 "c-bit" => config.c_bit = number(key, value, 32..=63)?,
                 "fms" => config.fms = fms(value)?,
                 "snp" => config.snp = number(key, value, 0..=1)? == 1,
+                "x86-shutdown" => config.x86_shutdown = number(key, value, 0..=1)? == 1,
                 _ => return Err(format!("config: {item}: unknown or empty item")),
             }
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The C ABI between the machine's PSP device and this library, version 3. It mirrors
+//! The C ABI between the machine's PSP device and this library, version 5. It mirrors
 //! `include/hw/misc/sevfw.h` of the QEMU series. The only file with unsafe code.
 //!
 //! Contract with the device, on which every block below relies:
@@ -16,7 +16,7 @@ use crate::firmware::{Event, Firmware};
 use crate::host::{Host, HostError, Level};
 
 /// Version of the interface.
-pub const SEVFW_ABI: u32 = 3;
+pub const SEVFW_ABI: u32 = 5;
 
 const EVENT_RESET: u32 = 1;
 const EVENT_WBINVD: u32 = 2;
@@ -36,6 +36,8 @@ pub struct SevFwHost {
     pub rmp_init: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub rmp_get: unsafe extern "C" fn(*mut c_void, u64, *mut u64) -> c_int,
     pub rmp_set: unsafe extern "C" fn(*mut c_void, u64, *const u64) -> c_int,
+    pub snp_disable: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub iommu_pages: unsafe extern "C" fn(*mut c_void, u32, *mut u64, *mut u64) -> c_int,
     pub ncpus: unsafe extern "C" fn(*mut c_void) -> u32,
     pub msr_get: unsafe extern "C" fn(*mut c_void, u32, u32, *mut u64) -> c_int,
     pub cpu_is_parked: unsafe extern "C" fn(*mut c_void, u32) -> u32,
@@ -102,6 +104,19 @@ impl Host for SevFwHost {
     fn rmp_set(&self, spa: u64, entry: [u64; 2]) -> Result<(), HostError> {
         // SAFETY: `entry` has the two elements that the function reads.
         check(unsafe { (self.rmp_set)(self.opaque, spa, entry.as_ptr()) })
+    }
+
+    fn snp_disable(&self) -> Result<(), HostError> {
+        // SAFETY: the device's contract.
+        check(unsafe { (self.snp_disable)(self.opaque) })
+    }
+
+    fn iommu_pages(&self, index: u32) -> Option<(u64, u64)> {
+        let (mut spa, mut size) = (0, 0);
+        // SAFETY: `spa` and `size` are what the function writes.
+        check(unsafe { (self.iommu_pages)(self.opaque, index, &raw mut spa, &raw mut size) })
+            .ok()?;
+        Some((spa, size))
     }
 
     fn ncpus(&self) -> u32 {

@@ -34,6 +34,11 @@ pub trait Host {
     fn rmp_get(&self, spa: u64) -> Result<[u64; 2], HostError>;
     /// Replaces the raw RMP entry of the 4 KiB page at `spa`.
     fn rmp_set(&self, spa: u64, entry: [u64; 2]) -> Result<(), HostError>;
+    /// Disables SNP on all cores, which do not look at the RMP any more.
+    fn snp_disable(&self) -> Result<(), HostError>;
+    /// A region that an IOMMU writes for itself, whole pages: address and bytes. `None` if there
+    /// are no more than `index`.
+    fn iommu_pages(&self, index: u32) -> Option<(u64, u64)>;
     /// Number of cores (logical processors) of the machine.
     fn ncpus(&self) -> u32;
     /// A model-specific register of a core.

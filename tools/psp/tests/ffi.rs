@@ -79,6 +79,14 @@ unsafe extern "C" fn rmp_set(_: *mut c_void, _: u64, _: *const u64) -> c_int {
     -1
 }
 
+unsafe extern "C" fn snp_disable(_: *mut c_void) -> c_int {
+    -1
+}
+
+unsafe extern "C" fn iommu_pages(_: *mut c_void, _: u32, _: *mut u64, _: *mut u64) -> c_int {
+    -1
+}
+
 unsafe extern "C" fn ncpus(_: *mut c_void) -> u32 {
     1
 }
@@ -115,6 +123,8 @@ fn host(device: &mut Device) -> SevFwHost {
         rmp_init,
         rmp_get,
         rmp_set,
+        snp_disable,
+        iommu_pages,
         ncpus,
         msr_get,
         cpu_is_parked,
@@ -151,16 +161,16 @@ fn control(fw: *mut SevFw, request: &str, size: usize) -> (String, usize) {
     (text.to_str().unwrap().into(), needed)
 }
 
-/// A struct of 2 u32, a pointer and twelve functions on x86-64: sevfw.h.
+/// A struct of 2 u32, a pointer and fourteen functions on x86-64: sevfw.h.
 #[test]
 fn layout_is_that_of_the_header() {
-    assert_eq!(size_of::<SevFwHost>(), 8 + 13 * 8);
+    assert_eq!(size_of::<SevFwHost>(), 8 + 15 * 8);
     assert_eq!(std::mem::offset_of!(SevFwHost, opaque), 8);
     assert_eq!(std::mem::offset_of!(SevFwHost, asid_key), 32);
-    assert_eq!(std::mem::offset_of!(SevFwHost, cpu_is_parked), 88);
-    assert_eq!(std::mem::offset_of!(SevFwHost, log), 104);
+    assert_eq!(std::mem::offset_of!(SevFwHost, cpu_is_parked), 104);
+    assert_eq!(std::mem::offset_of!(SevFwHost, log), 120);
     assert_eq!(size_of::<SevFwReply>(), 8);
-    assert_eq!(sevfw_abi(), 3);
+    assert_eq!(sevfw_abi(), 5);
 }
 
 #[test]

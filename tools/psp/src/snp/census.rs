@@ -3,44 +3,40 @@
 
 use std::collections::BTreeMap;
 
-use super::platform::{MSR_RMP_BASE, MSR_RMP_END};
 use super::rmp::{Entry, LARGE, PageState};
+use super::table;
 use crate::firmware::Firmware;
 use crate::memory::PAGE;
 
-/// Bytes at the beginning of the table that hold no entries, and bytes of an entry.
-/// Source: Linux `arch/x86/virt/svm/sev.c`.
-const BOOKKEEPING: u64 = 16 << 10;
-const ENTRY: u64 = 16;
 /// Bytes of a small page.
 const SMALL: u64 = PAGE as u64;
 
-/// 4 KiB pages by name of their state; those of the hypervisor are left out. Empty if SNP
-/// is not initialised.
+/// 4 KiB pages by name of their state; those of the hypervisor are left out. Empty if there is no
+/// RMP.
 pub fn census(fw: &Firmware) -> BTreeMap<String, u64> {
     let mut pages = BTreeMap::new();
-    let msr = |msr| fw.host.msr_get(0, msr).unwrap_or(0);
-    let begin = msr(MSR_RMP_BASE).saturating_add(BOOKKEEPING);
-    let table = msr(MSR_RMP_END).saturating_add(1).saturating_sub(begin);
-    let end = (table / ENTRY).saturating_mul(SMALL);
-    let mut at = 0;
-    while fw.snp.is_initialized() && at < end {
-        let Ok(entry) = Entry::read(&fw.mem, fw.mem.spa(at)) else {
-            break;
-        };
-        let state = entry.state();
-        if state == PageState::Hypervisor {
-            at = at.saturating_add(SMALL);
-            continue;
+    if !fw.snp.has_rmp() {
+        return pages;
+    }
+    for range in table::covered(fw) {
+        let mut at = range.start;
+        while at < range.end {
+            // A table may have entries beyond the memory.
+            let Ok(entry) = Entry::read(&fw.mem, fw.mem.spa(at)) else {
+                break;
+            };
+            let state = entry.state();
+            let (size, small_pages) = if entry.is_2m() {
+                (LARGE, LARGE / SMALL)
+            } else {
+                (SMALL, 1)
+            };
+            at = at.saturating_add(size);
+            if state != PageState::Hypervisor {
+                let count: &mut u64 = pages.entry(format!("{state:?}")).or_default();
+                *count = count.saturating_add(small_pages);
+            }
         }
-        let (size, small_pages) = if entry.is_2m() {
-            (LARGE, LARGE / SMALL)
-        } else {
-            (SMALL, 1)
-        };
-        let count: &mut u64 = pages.entry(format!("{state:?}")).or_default();
-        *count = count.saturating_add(small_pages);
-        at = at.saturating_add(size);
     }
     pages
 }

@@ -17,12 +17,14 @@ pub mod cpuid;
 pub mod debug;
 pub mod digest;
 pub mod id_block;
+pub mod iommu;
 pub mod launch;
 pub mod pages;
 pub mod platform;
 pub mod policy;
 pub mod request;
 pub mod rmp;
+pub mod table;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,8 @@ use context::Context;
 pub struct Snp {
     initialized: bool,
     rmp_initialized: bool,
+    /// The pages of the IOMMUs that are the firmware's.
+    iommu: Vec<iommu::Region>,
     /// The contexts by the addresses of their pages. Invariant: these are the pages in the
     /// Context state.
     contexts: BTreeMap<u64, Context>,
@@ -52,6 +56,11 @@ impl Snp {
     /// Whether SNP_INIT was done.
     pub fn is_initialized(&self) -> bool {
         self.initialized
+    }
+
+    /// Whether there is an RMP, which outlives SNP_SHUTDOWN.
+    pub fn has_rmp(&self) -> bool {
+        self.rmp_initialized
     }
 
     /// Number of guest contexts.

@@ -8,9 +8,10 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::config::TCB;
-use super::context;
 use super::rmp::{Entry, PageState, expect_4k};
+use super::table::Table;
 use super::wire::{Address, FeatureInfo, InitEx, PlatformStatus, Range, RangeList, ShutdownEx};
+use super::{context, iommu};
 use crate::firmware::{API, BUILD, Firmware};
 use crate::host::HostError;
 use crate::memory::{PAGE, Spa};
@@ -24,8 +25,6 @@ const SYSCFG_SNP_EN: u64 = 1 << 24;
 const SYSCFG_VMPL_EN: u64 = 1 << 25;
 const SYSCFG_SNP: u64 = SYSCFG_MEM_ENCRYPT | SYSCFG_SNP_EN | SYSCFG_VMPL_EN;
 const MSR_VM_HSAVE_PA: u32 = 0xc001_0117;
-pub(super) const MSR_RMP_BASE: u32 = 0xc001_0132;
-pub(super) const MSR_RMP_END: u32 = 0xc001_0133;
 
 const INIT_RMP: u32 = 1;
 const INIT_LIST: u32 = 2;
@@ -48,9 +47,14 @@ const STATUS_RAPL_DIS: u32 = 1 << 4;
 const STATUS_CIPHERTEXT_HIDING_CAP: u32 = 1 << 5;
 const STATUS_CIPHERTEXT_HIDING_EN: u32 = 1 << 6;
 
-/// SNP_FEATURE_INFO, sub-function 0, ECX: RAPL can be disabled, ciphertext can be hidden.
-/// Disabling SNP on the cores (bit 1) is not offered.
+/// SNP_FEATURE_INFO, sub-function 0, ECX: SNP_SHUTDOWN_EX can disable SNP on the cores, if
+/// configured; RAPL can be disabled; ciphertext can be hidden.
+const FEATURE_X86_SHUTDOWN: u32 = 1 << 1;
 const FEATURES_ECX: u32 = (1 << 2) | (1 << 3);
+
+/// SNP_SHUTDOWN_EX flags.
+const SHUTDOWN_IOMMU: u32 = 1;
+const SHUTDOWN_X86: u32 = 2;
 
 fn hw<T>(value: core::result::Result<T, HostError>) -> Result<T> {
     value.map_err(|_| Status::HWERROR_PLATFORM)
@@ -58,19 +62,13 @@ fn hw<T>(value: core::result::Result<T, HostError>) -> Result<T> {
 
 /// SNP enabled, no host save area and the same RMP on every core: INVALID_CONFIG otherwise.
 fn check_cores(fw: &Firmware) -> Result {
-    let rmp = |core| -> Result<[u64; 2]> {
-        Ok([
-            hw(fw.host.msr_get(core, MSR_RMP_BASE))?,
-            hw(fw.host.msr_get(core, MSR_RMP_END))?,
-        ])
-    };
-    let first = rmp(0)?;
+    let first = hw(Table::of(&*fw.host, 0))?;
     for core in 0..fw.host.ncpus() {
         let syscfg = hw(fw.host.msr_get(core, MSR_SYSCFG))?;
         let hsave = hw(fw.host.msr_get(core, MSR_VM_HSAVE_PA))?;
-        let [base, end] = rmp(core)?;
-        let valid = syscfg & SYSCFG_SNP == SYSCFG_SNP && hsave == 0;
-        if !valid || [base, end] != first || base >= end {
+        let table = hw(Table::of(&*fw.host, core))?;
+        let prepared = syscfg & SYSCFG_SNP == SYSCFG_SNP && hsave == 0;
+        if !prepared || table != first || !table.is_valid() {
             return Err(Status::INVALID_CONFIG);
         }
     }
@@ -136,9 +134,12 @@ fn start(fw: &mut Firmware, setup: &Setup) -> Result {
     } else if !fw.snp.rmp_initialized {
         return Err(Status::RMP_INIT_REQUIRED);
     }
-    if let Some(list) = setup.list {
-        fix_list(fw, list)?;
+    let regions = iommu::take(fw)?;
+    if let Some(Err(error)) = setup.list.map(|list| fix_list(fw, list)) {
+        iommu::give(fw, &regions, PageState::Hypervisor)?;
+        return Err(error);
     }
+    fw.snp.iommu = regions;
     fw.asids.mark_all_dirty(fw.running_cores());
     fw.snp.ciphertext_hiding = setup.max_snp_asid.is_some();
     fw.snp.rapl_disabled = setup.rapl_disabled;
@@ -179,7 +180,7 @@ pub fn init_ex(fw: &mut Firmware, buffer: Spa) -> Result {
     start(fw, &setup)
 }
 
-/// SNP_SHUTDOWN.
+/// SNP_SHUTDOWN: the IOMMUs keep their pages.
 pub fn shutdown(fw: &mut Firmware, _: Spa) -> Result {
     if fw.snp.unflushed || (fw.asids.dirty() > 0 && fw.state() != State::Uninit) {
         return Err(Status::DFFLUSH_REQUIRED);
@@ -192,16 +193,29 @@ pub fn shutdown(fw: &mut Firmware, _: Spa) -> Result {
     Ok(())
 }
 
-/// SNP_SHUTDOWN_EX: the IOMMU flag changes nothing here, where the IOMMU has no RMP checks;
-/// disabling SNP on the cores is not offered: INVALID_PARAM.
+/// SNP_SHUTDOWN_EX: on request disables SNP in the IOMMUs, and on the cores too. After the latter
+/// the host has the RMP for itself. INVALID_PARAM for a flag that SNP_FEATURE_INFO does not offer.
+///
+/// unspecified: that the cores cannot go without the IOMMUs (INVALID_PARAM).
 pub fn shutdown_ex(fw: &mut Firmware, buffer: Spa) -> Result {
-    const IOMMU: u32 = 1;
     let cmd: ShutdownEx = fw.mem.read(buffer)?;
     exact_len::<ShutdownEx>(cmd.length)?;
-    if cmd.flags.get() & !IOMMU != 0 {
-        return Err(Status::INVALID_PARAM);
+    let (iommu, x86) = match cmd.flags.get() {
+        0 => (false, false),
+        SHUTDOWN_IOMMU => (true, false),
+        flags if flags == SHUTDOWN_IOMMU | SHUTDOWN_X86 && fw.config.x86_shutdown => (true, true),
+        _ => return Err(Status::INVALID_PARAM),
+    };
+    shutdown(fw, buffer)?;
+    if iommu {
+        let regions = core::mem::take(&mut fw.snp.iommu);
+        iommu::give(fw, &regions, PageState::Reclaim)?;
     }
-    shutdown(fw, buffer)
+    if x86 {
+        fw.snp.rmp_initialized = false;
+        hw(fw.host.snp_disable())?;
+    }
+    Ok(())
 }
 
 /// DF_FLUSH and SNP_DF_FLUSH.
@@ -276,6 +290,10 @@ pub fn feature_info(fw: &mut Firmware, buffer: Spa) -> Result {
     if cmd.ecx_in.get() != 0 {
         return Err(Status::INVALID_PARAM);
     }
-    let registers = [0, 0, FEATURES_ECX, 0].map(U32::new);
+    let ecx = match fw.config.x86_shutdown {
+        true => FEATURES_ECX | FEATURE_X86_SHUTDOWN,
+        false => FEATURES_ECX,
+    };
+    let registers = [0, 0, ecx, 0].map(U32::new);
     output(fw, cmd.address.get(), registers.as_bytes())
 }

@@ -39,6 +39,9 @@ pub struct State {
     pub ram: Vec<u8>,
     pub keys: BTreeMap<u32, [u8; 16]>,
     pub rmp: BTreeMap<u64, [u64; 2]>,
+    /// Address and size of what IOMMUs write for themselves.
+    pub iommu: Vec<(u64, u64)>,
+    pub snp_disabled: bool,
     pub msrs: BTreeMap<(u32, u32), u64>,
     /// Pages that were made VMSAs, with the ASID.
     pub sealed: Vec<(u64, u32)>,
@@ -65,11 +68,14 @@ impl Machine {
             msrs.insert((core, 0xc001_0117), 0);
             msrs.insert((core, 0xc001_0132), 0x70_0000);
             msrs.insert((core, 0xc001_0133), 0x7f_ffff);
+            msrs.insert((core, 0xc001_0136), 0);
         }
         Rc::new(Self(RefCell::new(State {
             ram: vec![0; RAM],
             keys: BTreeMap::new(),
             rmp: BTreeMap::new(),
+            iommu: Vec::new(),
+            snp_disabled: false,
             msrs,
             sealed: Vec::new(),
             parked: Vec::new(),
@@ -174,6 +180,15 @@ impl Host for Machine {
         }
         self.state().rmp.insert(spa >> 12, entry);
         Ok(())
+    }
+
+    fn snp_disable(&self) -> Result<(), HostError> {
+        self.state().snp_disabled = true;
+        Ok(())
+    }
+
+    fn iommu_pages(&self, index: u32) -> Option<(u64, u64)> {
+        self.look().iommu.get(index as usize).copied()
     }
 
     fn ncpus(&self) -> u32 {

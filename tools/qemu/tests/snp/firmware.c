@@ -32,7 +32,7 @@ enum { RMP_INIT = 1, RMP_GET, RMP_SET, COPY };
 
 uint32_t sevfw_abi(void)
 {
-	return 3;
+	return 5;
 }
 
 void *sevfw_new(const Host *host, const char *config)
