@@ -19,11 +19,38 @@ use crate::snp_guest::Setup;
 
 const RMP_BASE: u64 = 0xc001_0132;
 const RMP_END: u64 = 0xc001_0133;
-/// The processor's own part, before the entries.
+const RMP_CFG: u64 = 0xc001_0136;
+/// RMP_CFG: the table is in segments. Bits 13:8 are log2 of the bytes that one covers.
+const SEGMENTED: u64 = 1;
+/// The processor's own part, before the entries, or before the table of segments.
 const BOOKKEEPING: u64 = 16 << 10;
+const ENTRY: u64 = 16;
 const ASSIGNED: u64 = 1;
 const ASID_SHIFT: u32 = 51;
 const ASID_MASK: u64 = 0x3ff;
+
+/// Address and length of the parts of the table. A segment's entry has its address, and in the low
+/// 20 bits how many GiB it covers.
+fn parts(memory: &File, msr: impl Fn(u64) -> Result<u64>) -> Result<Vec<(u64, u64)>> {
+    let start = msr(RMP_BASE)? + BOOKKEEPING;
+    // Not every processor has this register.
+    let cfg = msr(RMP_CFG).unwrap_or(0);
+    if cfg & SEGMENTED == 0 {
+        let end = msr(RMP_END)? + 1;
+        ensure!(end > start, "no reverse map table at {start:#x} to {end:#x}");
+        return Ok(vec![(start, end - start)]);
+    }
+    let segments = Mapping::shared(memory.as_fd(), PAGE, start as i64).context("mmap /dev/mem")?;
+    let full = (1u64 << ((cfg >> 8) & 0x3f)) / PAGE as u64 * ENTRY;
+    let of = |entry: u64| {
+        let covered = (entry & 0xf_ffff) << 30;
+        (entry & !0xf_ffff, (covered / PAGE as u64 * ENTRY).min(full))
+    };
+    let parts = (0..PAGE).step_by(8).map(|offset| of(segments.read_u64(offset)));
+    let parts: Vec<_> = parts.filter(|(_, len)| *len > 0).collect();
+    ensure!(!parts.is_empty(), "no segment in the table of segments at {start:#x}");
+    Ok(parts)
+}
 
 /// How many 4 KiB pages (or 2 MiB pages with one entry) the table has in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,23 +72,26 @@ impl Rmp {
             msrs.read_exact_at(&mut value, msr)?;
             Ok(u64::from_le_bytes(value))
         };
-        let start = read(RMP_BASE)? + BOOKKEEPING;
-        let end = read(RMP_END)? + 1;
-        ensure!(end > start, "no reverse map table at {start:#x} to {end:#x}");
         let memory = File::options().read(true).write(true).open("/dev/mem").context("/dev/mem")?;
-        let len = (end - start) as usize / PAGE * PAGE;
-        let table = Mapping::shared(memory.as_fd(), len, start as i64).context("mmap /dev/mem")?;
         let mut found = Self::default();
-        for offset in (0..len).step_by(16) {
-            let entry = table.read_u64(offset);
+        for (start, len) in parts(&memory, read)? {
+            let len = len as usize / PAGE * PAGE;
+            let part = Mapping::shared(memory.as_fd(), len, start as i64);
+            found.count(&part.context("mmap /dev/mem")?, len);
+        }
+        Ok(found)
+    }
+
+    fn count(&mut self, part: &Mapping, len: usize) {
+        for offset in (0..len).step_by(ENTRY as usize) {
+            let entry = part.read_u64(offset);
             if entry & ASSIGNED != 0 {
                 match (entry >> ASID_SHIFT) & ASID_MASK {
-                    0 => found.firmware += 1,
-                    _ => found.guests += 1,
+                    0 => self.firmware += 1,
+                    _ => self.guests += 1,
                 }
             }
         }
-        Ok(found)
     }
 }
 

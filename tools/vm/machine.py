@@ -34,6 +34,7 @@ class Machine:
     icount: bool = False
     asids: int | None = None  # CPUID Fn8000_001F ECX; None: QEMU's default
     min_sev_asid: int | None = None  # EDX
+    cpu_properties: tuple[str, ...] = ()  # name=value, see ../qemu/README.md
     firmware_config: str = ""
     append: str = ""
 
@@ -70,7 +71,7 @@ class Machine:
             cpu += f",x-sev-asids={self.asids}"
         if self.min_sev_asid is not None:
             cpu += f",x-sev-min-asid={self.min_sev_asid}"
-        return cpu
+        return ",".join((cpu, *self.cpu_properties))
 
     def psp(self) -> str:
         device = f"amd-psp,id=psp,firmware={self.firmware}"

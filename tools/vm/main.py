@@ -53,6 +53,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--module", choices=("rust", "stock"), default="rust", help="which kvm-amd (rust)")
     add("--platform", choices=tuple(PLATFORMS), default="sev", help="what the CPU offers (sev)")
     add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3, or debug (7.2)")
+    add("--cpu", action="append", default=[], metavar="NAME=VALUE", help="property of the CPUs")
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
     add("--repeat", type=int, default=1, metavar="N", help="run COMMAND until it fails, or N times")
     add("--smp", type=int, default=2, metavar="N", help="CPUs (2)")
@@ -126,6 +127,7 @@ def prepare(arguments: argparse.Namespace, work: Path) -> Machine:
         icount=arguments.icount or debug,
         asids=arguments.asids or (DEBUG_ASIDS if debug else None),
         min_sev_asid=arguments.min_sev_asid,
+        cpu_properties=tuple(arguments.cpu),
         firmware_config=arguments.firmware_config,
         append=f"{DEBUG if debug else ''} {arguments.append}".strip(),
     )

@@ -25,6 +25,11 @@ class Arguments(unittest.TestCase):
         psp = next(a for a in line if a.startswith("amd-psp"))
         self.assertTrue(psp.endswith(",config=snp=0,,asids=15,,min-asid=16"), psp)
 
+    def test_other_properties_of_the_cpu_come_last(self):
+        line = arguments(asids=15, cpu_properties=("x-sev-rmp-shift=30", "x-sev-rmpread=on"))
+        cpu = next(a for a in line if a.startswith("EPYC"))
+        self.assertTrue(cpu.endswith("asids=15,x-sev-rmp-shift=30,x-sev-rmpread=on"), cpu)
+
     def test_only_sev_hosts_have_a_psp(self):
         self.assertFalse(any("amd-psp" in a for a in arguments(platform="none")))
         self.assertIn("amd-psp,id=psp,firmware=/firmware", arguments(platform="sev"))
