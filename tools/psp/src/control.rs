@@ -11,9 +11,12 @@
 //! | `seed HEX` | `{"ok":true}`; random numbers follow from it from now on |
 //! | `log-start` | `{"ok":true}`; a new log begins |
 //! | `rmp` | JSON object: 4 KiB pages by state (`"GuestValid"`), those of the hypervisor left out |
+//! | `certs` | JSON object: certificates of the keys that sign reports at the reported TCB version, PEM: `ark`, `ask`, `asvk`, `vcek`, `vlek` (null unless one is loaded) |
+//! | `hashstick PROVIDER` | JSON object: `hashstick`, hexadecimal, with which that provider's VLEK is loaded at the reported TCB version |
 //! | `log` | JSON array of `{"cmd":…,"status":…}`, oldest first, at most 65,536 |
 //!
-//! Anything else is answered `error: …`. NAME is the manual's or Linux's name of a command.
+//! Anything else is answered `error: …`. NAME is the manual's or Linux's name of a command. The
+//! answers to `certs` and `hashstick` are what AMD's key distribution service has for this chip.
 
 use serde::Serialize;
 
@@ -22,6 +25,7 @@ use crate::config;
 use crate::firmware::Firmware;
 use crate::monitor::{Effect, Fault};
 use crate::snp::census::census;
+use crate::snp::certs::{certificates, hashstick};
 use crate::status::Status;
 
 const OK: &str = r#"{"ok":true}"#;
@@ -82,6 +86,8 @@ impl Firmware {
                 return json(&log);
             }
             ["rmp"] => return json(&census(self)),
+            ["certs"] => return json(&certificates(self)?),
+            ["hashstick", provider] => return json(&hashstick(self, provider)?),
             ["reset-counters"] => self.monitor.reset_counters(self.contexts()),
             ["clear-faults"] => self.monitor.clear_faults(),
             ["log-start"] => self.monitor.start_log(),

@@ -137,7 +137,7 @@ fn a_vlek_signs_unless_vcek_is_asked_for() {
     let mut load = wire::VlekLoad::new_zeroed();
     (load.length, load.address) = (U32::new(16), U64::new(BUF2));
     let hashstick = |chip, tcb| {
-        let vlek = Vlek::of("provider");
+        let vlek = Vlek::of("provider").unwrap();
         let hashstick = vlek.wrap(&Chip::new(chip), tcb).unwrap();
         hashstick.as_bytes().to_vec()
     };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The AMD root of trust of the emulated chips: root key ARK, signing key ASK, and the chip
-//! endorsement certificate that ASK signs. Also AMD's certificate format.
+//! endorsement certificate that ASK signs, in AMD's certificate format. ASVK is the signing key
+//! for VLEKs; with the same ARK and ASK as here, `x509` has the certificates of SNP.
 //!
 //! The keys are this project's own and protect nothing: their primes are the first ones after
 //! numbers hashed from a label. `OFFSETS` are the distances, so that nobody has to search.
@@ -26,12 +27,14 @@ const SIZE: usize = BITS as usize / 8;
 /// Size of an AMD certificate with 4096-bit numbers, the largest.
 pub const MAX_CERT_SIZE: usize = size_of::<Head>() + 3 * SIZE;
 
-/// Distances from the hashed numbers to the primes: ARK p, ARK q, ASK p, ASK q.
-const OFFSETS: [(&str, u32); 4] = [
+/// Distances from the hashed numbers to the primes p and q of each key.
+const OFFSETS: [(&str, u32); 6] = [
     ("ARK p", 680),
     ("ARK q", 4952),
     ("ASK p", 570),
     ("ASK q", 2624),
+    ("ASVK p", 1714),
+    ("ASVK q", 80),
 ];
 
 /// A 2048-bit odd number from a label, the two upper bits set.
@@ -57,7 +60,8 @@ fn prime(label: &str, offset: u32) -> BigUint {
     hashed_number(label) + BigUint::from(offset)
 }
 
-fn private_key(name: &str) -> Result<RsaPrivateKey> {
+/// The key of that name: ARK, ASK or ASVK.
+pub(super) fn private_key(name: &str) -> Result<RsaPrivateKey> {
     let mut primes = OFFSETS
         .iter()
         .filter(|(label, _)| label.starts_with(name))
@@ -69,17 +73,20 @@ fn private_key(name: &str) -> Result<RsaPrivateKey> {
     .map_err(|_| Status::HWERROR_PLATFORM)
 }
 
-/// RSA-PSS with SHA-384; little-endian. The salt follows from the message.
-fn rsa_sign(key: &RsaPrivateKey, message: &[u8]) -> Result<[u8; SIZE]> {
+/// RSA-PSS with SHA-384; big-endian. The salt follows from the message.
+pub(super) fn pss_sign(key: &RsaPrivateKey, message: &[u8]) -> Result<Vec<u8>> {
     let digest = Sha384::digest(message);
     let mut seed = [0; 32];
     seed.iter_mut()
         .zip(digest)
         .for_each(|(to, from)| *to = from);
-    let signature = key
-        .sign_with_rng(&mut Rng::from_seed(seed), Pss::new::<Sha384>(), &digest)
-        .map_err(|_| Status::HWERROR_PLATFORM)?;
-    Ok(crate::crypto::cert::le_extend(&signature))
+    key.sign_with_rng(&mut Rng::from_seed(seed), Pss::new::<Sha384>(), &digest)
+        .map_err(|_| Status::HWERROR_PLATFORM)
+}
+
+/// The same, little-endian.
+fn rsa_sign(key: &RsaPrivateKey, message: &[u8]) -> Result<[u8; SIZE]> {
+    Ok(crate::crypto::cert::le_extend(&pss_sign(key, message)?))
 }
 
 /// The fixed part of an AMD certificate; exponent, modulus and signature follow.

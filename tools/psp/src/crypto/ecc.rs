@@ -51,6 +51,11 @@ impl PrivateKey {
         self.0.to_bytes().into()
     }
 
+    /// The public key.
+    pub fn public_key(&self) -> p384::PublicKey {
+        self.0.public_key()
+    }
+
     /// The public key: big-endian affine coordinates.
     pub fn public_coordinates(&self) -> ([u8; 48], [u8; 48]) {
         use p384::elliptic_curve::sec1::ToEncodedPoint;

@@ -7,6 +7,7 @@ pub mod ecc;
 pub mod kdf;
 pub mod session;
 pub mod sign;
+pub mod x509;
 
 /// The firmware's random numbers, seeded once from the machine or from the configuration.
 pub type Rng = rand_chacha::ChaCha20Rng;

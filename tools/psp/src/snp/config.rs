@@ -2,8 +2,8 @@
 //! CONFIG, COMMIT, VLEK_LOAD: what attestation reports say of the platform and who signs them.
 //!
 //! Source: Linux `include/uapi/linux/psp-sev.h`. unspecified: how a VLEK hashstick is wrapped
-//! (here: AES-256-GCM under a key of the chip); that a TCB version of zero in CONFIG means the
-//! committed one.
+//! (here: AES-256-GCM under a key of the chip) and what it wraps (here: the provider's name and a
+//! seed); that a TCB version of zero in CONFIG means the committed one.
 
 use aes_gcm::aead::AeadInPlace;
 use aes_gcm::{Aes256Gcm, KeyInit};
@@ -47,31 +47,51 @@ impl Default for Reported {
     }
 }
 
-/// The seed of the endorsement keys that a cloud provider shares among its chips.
+/// Where the endorsement keys come from that a cloud provider shares among its chips.
 #[derive(Clone)]
-pub struct Vlek([u8; 384]);
+pub struct Vlek {
+    provider: String,
+    seed: [u8; SEED],
+}
+
+const NAME: usize = 64;
+const SEED: usize = 384 - NAME;
 
 impl Vlek {
-    /// The seed of a provider's name.
-    pub fn of(provider: &str) -> Self {
-        let mut seed = [0; 384];
+    /// Of a provider: its name has 1 to 64 printable characters of ASCII.
+    pub fn of(provider: &str) -> Option<Self> {
+        let printable = provider.bytes().all(|byte| byte.is_ascii_graphic());
+        if !printable || !(1..=NAME).contains(&provider.len()) {
+            return None;
+        }
+        let mut seed = [0; SEED];
         for (block, n) in seed.chunks_mut(32).zip(0u8..) {
             let bytes = kdf::mac(b"sevfw vlek", &[&[n], provider.as_bytes()]);
             block.copy_from_slice(&bytes);
         }
-        Self(seed)
+        let provider = provider.into();
+        Some(Self { provider, seed })
+    }
+
+    /// The provider's name.
+    pub fn provider(&self) -> &str {
+        &self.provider
     }
 
     /// The key of a TCB version.
     pub fn key(&self, tcb: &[u8; 8]) -> PrivateKey {
-        PrivateKey::from_secret(&kdf::mac(&self.0, &[b"vlek", tcb]), "vlek")
+        PrivateKey::from_secret(&kdf::mac(&self.seed, &[b"vlek", tcb]), "vlek")
     }
 
     /// The hashstick for a chip, as AMD's key service makes it.
     pub fn wrap(&self, chip: &Chip, tcb: &[u8; 8]) -> Result<Hashstick> {
         let mut hashstick = Hashstick::new_zeroed();
         hashstick.tcb = *tcb;
-        hashstick.wrapped = self.0;
+        let (name, seed) = hashstick.wrapped.split_at_mut(NAME);
+        name.iter_mut()
+            .zip(self.provider.bytes())
+            .for_each(|(to, from)| *to = from);
+        seed.copy_from_slice(&self.seed);
         let tag = cipher(chip)
             .encrypt_in_place_detached(&hashstick.iv.into(), tcb, &mut hashstick.wrapped)
             .map_err(|_| Status::HWERROR_PLATFORM)?;
@@ -94,7 +114,12 @@ impl Vlek {
                 &hashstick.tag.into(),
             )
             .map_err(|_| Status::BAD_MEASUREMENT)?;
-        Ok(Self(hashstick.wrapped))
+        let (name, seed) = hashstick.wrapped.split_at(NAME);
+        let name = core::str::from_utf8(name).map_err(|_| Status::BAD_MEASUREMENT)?;
+        Ok(Self {
+            provider: name.trim_end_matches('\0').into(),
+            seed: seed.try_into().map_err(|_| Status::BAD_MEASUREMENT)?,
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod activate;
 pub mod census;
+pub mod certs;
 pub mod config;
 pub mod context;
 pub mod cpuid;
