@@ -55,14 +55,8 @@ fn file(name: &str) -> String {
 
 fn key_service() -> Result<()> {
     fs::create_dir_all(DIR)?;
-    let ca = |arguments: &[&str]| -> Result<Vec<u8>> {
-        let output = Command::new("/sevfw-ca").args(arguments).output().context("/sevfw-ca")?;
-        ensure!(output.status.success(), "sevfw-ca {arguments:?}: {output:?}");
-        Ok(output.stdout)
-    };
-    fs::write(file("ask_ark"), ca(&["ask-ark"])?)?;
-    let identifier = String::from_utf8(ca(&["id"])?)?;
-    kds::serve(identifier.trim(), ca(&["cek"])?, Path::new(&file("tls.pem")))
+    fs::write(file("ask_ark"), kds::ask(&["ask-ark"])?)?;
+    kds::serve(Path::new(&file("tls.pem")))
 }
 
 /// Runs sevctl and shows what it said if it failed.

@@ -24,6 +24,7 @@
 //! | [`snp_guest_message`] | messages between guest and firmware |
 //! | [`snp_guest_program`] | programs of SNP guests: what the test tells them to do |
 //! | [`snp_guest_psc`] | page state change requests |
+//! | [`snp_guest_request`] | requests to the firmware through KVM, and attestation reports |
 //! | [`snp_guest_rmp`] | the reverse map table, counted |
 //! | [`snp_guest_vmsa`] | save areas, and AP creation requests |
 //! | [`cgroup`] | groups of the misc controller |
@@ -62,6 +63,7 @@ pub mod snp_guest_fuzz;
 pub mod snp_guest_message;
 pub mod snp_guest_program;
 pub mod snp_guest_psc;
+pub mod snp_guest_request;
 pub mod snp_guest_rmp;
 pub mod snp_guest_vmsa;
 pub mod snp_identity;

@@ -54,6 +54,26 @@ pub struct MachineCounters {
     pub page_flushes: u64,
 }
 
+/// Certificates of the keys that sign attestation reports, PEM.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Certificates {
+    /// The root.
+    pub ark: String,
+    /// The signer of VCEKs.
+    pub ask: String,
+    /// The signer of VLEKs.
+    pub asvk: String,
+    /// Of the chip, at the reported TCB version.
+    pub vcek: String,
+    /// Of the provider, if one is loaded, at the reported TCB version.
+    pub vlek: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Hashstick {
+    hashstick: String,
+}
+
 /// One entry of the command log.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct LogEntry {
@@ -106,6 +126,24 @@ impl Psp {
     /// A walk over the RMP: 4 KiB pages by state, those of the hypervisor left out.
     pub fn rmp(&mut self) -> Result<BTreeMap<String, u64>> {
         self.json("rmp")
+    }
+
+    /// What AMD's key distribution service has for the chip and the reported TCB version.
+    pub fn certificates(&mut self) -> Result<Certificates> {
+        self.json("certs")
+    }
+
+    /// What loads the VLEK of `provider` into this chip.
+    pub fn hashstick(&mut self, provider: &str) -> Result<Vec<u8>> {
+        let answer: Hashstick = self.json(&format!("hashstick {provider}"))?;
+        let digits = answer.hashstick;
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| {
+                let digits = digits.get(at..at + 2).context("an odd number of digits")?;
+                Ok(u8::from_str_radix(digits, 16)?)
+            })
+            .collect()
     }
 
     /// The `n`-th `cmd` from now fails with `status`, once.

@@ -134,11 +134,29 @@ fn nonce(sequence: u64) -> [u8; 12] {
     nonce
 }
 
+/// Which key is to sign a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Key {
+    /// VLEK if there is one, else VCEK.
+    Any = 0,
+    /// The chip's.
+    Vcek = 1,
+    /// The provider's.
+    Vlek = 2,
+}
+
 /// MSG_REPORT_REQ: what the report is to contain, and for which VMPL.
 pub fn report_request(data: [u8; 64], vmpl: u32) -> Vec<u8> {
+    report_request_for(data, vmpl, Key::Any)
+}
+
+/// MSG_REPORT_REQ with a choice of key.
+pub fn report_request_for(data: [u8; 64], vmpl: u32, key: Key) -> Vec<u8> {
     let mut payload = vec![0; 96];
     payload[..64].copy_from_slice(&data);
     payload[64..68].copy_from_slice(&vmpl.to_le_bytes());
+    payload[68..72].copy_from_slice(&(key as u32).to_le_bytes());
     payload
 }
 

@@ -18,24 +18,17 @@ use sev_vm::ktap::{self, Test};
 use sev_vm::mem::PAGE;
 use sev_vm::snp::policy;
 use sev_vm::snp_guest::{
-    Actor, BUFFERS, MEMORY, Outcome, PRIVATE, Reply, SECRETS, Setup, SnpGuest, Vmm, answer,
-    set_private,
+    Actor, BUFFERS, MEMORY, Outcome, PRIVATE, Reply, Setup, SnpGuest, Vmm, answer, set_private,
 };
 use sev_vm::snp_guest_message::{
     Channel, CpuidRow, HEADER, cpuid_request, field, key_request, kind, report_request, status,
 };
-use sev_vm::snp_guest_program::Command;
+use sev_vm::snp_guest_request::{self, COPIED, REQUEST, RESPONSE, ask, carry, launched};
 use sev_vm::snp_guest_rmp::no_page_of_guests;
 
 const PAGE_LEN: u64 = PAGE as u64;
-/// Page of requests.
-const REQUEST: u64 = BUFFERS.start;
-/// Page of answers.
-const RESPONSE: u64 = BUFFERS.start + PAGE_LEN;
 /// Pages for certificates.
 const CERTIFICATES: u64 = BUFFERS.start + 2 * PAGE_LEN;
-/// Where the guest copies its secrets page.
-const COPIED: u64 = BUFFERS.start + 8 * PAGE_LEN;
 /// Statuses in `Info2` that are KVM's: in the upper half.
 const TOO_FEW_PAGES: u64 = 1 << 32;
 const BUSY: u64 = 2 << 32;
@@ -63,32 +56,6 @@ fn main() -> ExitCode {
             ("no_page_of_guests", no_page_of_guests),
         ],
     )
-}
-
-fn launched(host: &Host, setup: Setup) -> Result<(SnpGuest, Channel)> {
-    let mut guest = Setup { secrets: true, ..setup }.launch(host)?;
-    let mut vcpu = guest.actor(0);
-    vcpu.register()?;
-    let copied = vcpu.command(Command::Copy, [SECRETS, COPIED, PAGE_LEN])?;
-    ensure!(copied.quiet(), "secrets page: {copied}");
-    let secrets = vcpu.memory.read(COPIED as usize, PAGE);
-    Ok((guest, Channel::new(&secrets, 0)?))
-}
-
-/// A VMGEXIT with this page as the request.
-fn carry(vcpu: &mut Actor, page: &[u8]) -> Result<(Outcome, (u64, u64))> {
-    vcpu.memory.write(REQUEST as usize, page);
-    vcpu.memory.write(RESPONSE as usize, &[0xcc; PAGE]);
-    let (outcome, ghcb) = vcpu.vmgexit(&Ghcb::request(exit::GUEST_REQUEST, REQUEST, RESPONSE))?;
-    Ok((outcome, answer(&ghcb)))
-}
-
-/// Sends a message and opens the answer.
-fn ask(vcpu: &mut Actor, channel: &mut Channel, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
-    let page = channel.seal(kind, payload)?;
-    let (outcome, answer) = carry(vcpu, &page)?;
-    ensure!(outcome.quiet() && answer == (0, 0), "message {kind}: {answer:x?} {outcome}");
-    channel.open(kind, &vcpu.memory.read(RESPONSE as usize, PAGE))
 }
 
 /// Records that a page is refused by firmware, and the answer's page left alone.
@@ -157,21 +124,6 @@ fn key(t: &mut Test) -> Result<()> {
     Ok(())
 }
 
-/// The attestation report in an answer.
-fn get_report(
-    vcpu: &mut Actor,
-    channel: &mut Channel,
-    data: [u8; 64],
-    vmpl: u32,
-) -> Result<Vec<u8>> {
-    const AT: usize = 32;
-    let answer = ask(vcpu, channel, kind::REPORT, &report_request(data, vmpl))?;
-    ensure!(status(&answer)? == 0, "report: status {:#x}", status(&answer)?);
-    let len = u32::from_le_bytes(answer[4..8].try_into()?) as usize;
-    ensure!(answer.len() >= AT + len, "a report of {len} bytes in {}", answer.len());
-    Ok(answer[AT..AT + len].to_vec())
-}
-
 fn report(t: &mut Test) -> Result<()> {
     let host = Host::open()?;
     let mut measurements = Vec::new();
@@ -180,7 +132,7 @@ fn report(t: &mut Test) -> Result<()> {
         let mut vcpu = guest.actor(0);
         let data = std::array::from_fn(|i| i as u8 ^ 0x5a);
         for vmpl in [0, 3] {
-            let bytes = get_report(&mut vcpu, &mut channel, data, vmpl)?;
+            let bytes = snp_guest_request::report(&mut vcpu, &mut channel, data, vmpl)?;
             let report = AttestationReport::from_bytes(&bytes)?;
             t.check("data", report.report_data[..] == data);
             t.value("vmpl", report.vmpl, vmpl);
