@@ -94,7 +94,8 @@ fn find(target: &str, body: &[u8], chip: &str) -> Result<Option<Vec<u8>>> {
         ["vlek", "v1", "Milan", "hash_sticks"] => {
             let wanted: Chips = serde_json::from_slice(body)?;
             let hashstick = ask(&["hashstick", &tcb(query), PROVIDER])?;
-            let digits: String = hashstick.iter().map(|byte| format!("{byte:02x}")).collect();
+            let digits: Vec<_> = hashstick.iter().map(|byte| format!("{byte:02x}")).collect();
+            let digits = digits.concat();
             let found = |id: String| {
                 let value = if ours(&id) { &*digits } else { "not found" };
                 json!({ id: value })

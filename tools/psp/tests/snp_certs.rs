@@ -210,6 +210,6 @@ fn the_key_service_has_the_same_certificates() {
     .unwrap();
     let hashstick = ask(&mut psp, "hashstick me")["hashstick"].clone();
     let bytes = ca(&["hashstick", "3.0.10.0", "me", "a"]);
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hashstick, digits);
+    let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hashstick, digits.concat());
 }
