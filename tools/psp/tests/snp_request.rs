@@ -140,6 +140,39 @@ fn cpuid_and_tsc_requests() {
     assert_eq!((answer.status.get(), answer.scale.get()), (0, 1 << 32));
 }
 
+#[test]
+fn a_tsc_runs_as_the_launch_wanted() {
+    const GUEST_TSC_FREQ: u32 = 0xc001_0134;
+    const ONE: u64 = 1 << 32;
+    for (machine_mhz, wanted_khz, scale) in [
+        (None, 1_000_000, ONE),
+        (Some(0), 1_000_000, ONE),
+        (Some(2000), 0, ONE),
+        (Some(2000), 2_000_000, ONE),
+        (Some(2000), 1_000_000, ONE / 2),
+        (Some(2000), 2_500_000, ONE + ONE / 4),
+    ] {
+        let mut psp = Psp::snp("");
+        if let Some(mhz) = machine_mhz {
+            let msr = (0, GUEST_TSC_FREQ);
+            psp.machine.state().msrs.insert(msr, mhz);
+        }
+        psp.gctx_create(GCTX).unwrap();
+        let mut cmd = wire::LaunchStart::new_zeroed();
+        (cmd.gctx_address, cmd.policy) = (U64::new(GCTX), U64::new(POLICY));
+        cmd.desired_tsc_khz = U32::new(wanted_khz);
+        psp.ok("SNP_LAUNCH_START", &cmd).unwrap();
+        psp.snp_activate(GCTX, ASID).unwrap();
+        psp.rmpupdate(GUEST, pre_guest(ASID.into(), 0));
+        psp.snp_update(GCTX, page::SECRETS, GUEST).unwrap();
+        psp.snp_finish(GCTX).unwrap();
+        let mut channel = Channel::new(&psp, GCTX, ASID, GUEST, 0);
+        let answer: wire::TscInfoResponse = channel.ask(&mut psp, 17, &[0u8; 128]).unwrap();
+        assert_eq!(answer.scale.get(), scale, "{machine_mhz:?} {wanted_khz}");
+        assert_eq!((answer.status.get(), answer.offset.get()), (0, 0));
+    }
+}
+
 fn public(key: &PrivateKey) -> wire::PublicKey {
     let (x, y) = key.public_coordinates();
     let mut public = wire::PublicKey::new_zeroed();

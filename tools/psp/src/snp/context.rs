@@ -77,6 +77,8 @@ pub struct Guest {
     pub report_id_ma: [u8; 32],
     /// Workarounds that the host reports to the guest.
     pub gosvw: [u8; 16],
+    /// The frequency that its TSC is to have, kHz, or 0.
+    pub tsc_khz: u32,
     /// Whether it is launched with an incoming migration image.
     pub imi: bool,
     /// The digest of the pages.

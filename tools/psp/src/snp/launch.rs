@@ -74,6 +74,7 @@ pub fn start(fw: &mut Firmware, buffer: Spa) -> Result {
         report_id: random(&mut fw.rng),
         report_id_ma,
         gosvw: cmd.gosvw,
+        tsc_khz: cmd.desired_tsc_khz.get(),
         imi: cmd.flags.get() & START_IMI_EN != 0,
         digest: LaunchDigest::new(),
         launch_tcb: TCB,

@@ -41,7 +41,7 @@ fn respond(fw: &Firmware, asker: &Asker<'_>, kind: u8, payload: &[u8]) -> Result
         1 => misc::cpuid(payload),
         3 => key::respond(fw, asker, &parse(payload)?),
         5 => report::respond(fw, asker, &parse(payload)?),
-        17 => misc::tsc_info(payload),
+        17 => misc::tsc_info(fw, asker.guest, payload),
         _ => Err(Status::INVALID_PARAM),
     }
 }
