@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -99,8 +100,8 @@ pub fn digest(seed: u8, vcpus: u32, vmsa_features: u64) -> Result<SnpLaunchDiges
 pub struct Imaged {
     /// The VM.
     pub snp: Snp,
-    _memory: GuestMemory,
-    _private: std::os::fd::OwnedFd,
+    memory: GuestMemory,
+    private: OwnedFd,
 }
 
 impl Imaged {
@@ -157,6 +158,11 @@ impl Imaged {
             (regs.rip, regs.rdx) = (u64::from(reset & 0xffff), CPU.sig() as u64);
             fd.set_regs(&regs)?;
         }
-        Ok(Self { snp, _memory: memory, _private: private })
+        Ok(Self { snp, memory, private })
+    }
+
+    /// The VM, and the image's memory, which has to live as long.
+    pub fn into_parts(self) -> (Snp, (GuestMemory, OwnedFd)) {
+        (self.snp, (self.memory, self.private))
     }
 }

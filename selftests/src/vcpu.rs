@@ -1,16 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! A vCPU that starts a guest program in 64-bit mode.
 
-use anyhow::{Result, bail};
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
+use anyhow::{Result, bail};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVMIO, kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use vmm_sys_util::ioctl::ioctl_with_val;
+use vmm_sys_util::ioctl_io_nr;
+
+use crate::cmd::Answer;
 use crate::guest;
 use crate::host::Host;
 
 const CR0_PE_MP_ET_NE_PG: u64 = 0x8000_0033;
 const CR4_PAE_OSFXSR: u64 = 0x220;
 const EFER_LME_LMA: u64 = 0x500;
+
+ioctl_io_nr!(KVM_CREATE_VCPU, KVMIO, 0x41);
+
+/// Nothing but `KVM_CREATE_VCPU`, of number 0, which is closed again: `VmFd::create_vcpu` also maps
+/// the vCPU's page, and forgets a vCPU whose page it cannot map.
+pub fn create(vm: &VmFd) -> Answer {
+    // SAFETY: the argument is a number, 0.
+    let fd = unsafe { ioctl_with_val(vm, KVM_CREATE_VCPU(), 0) };
+    if fd < 0 {
+        return Answer::from_result::<()>(Err(kvm_ioctls::Error::last()));
+    }
+    // SAFETY: a new descriptor, which nobody else knows.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Answer::OK_KEPT
+}
 
 /// Why a program stopped, as far as the programs of [`guest`] can.
 #[derive(Clone, Debug, PartialEq, Eq)]

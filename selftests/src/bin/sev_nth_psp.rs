@@ -10,6 +10,8 @@ use sev_vm::es::kept_vm;
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
 
+#[path = "sev_nth/call.rs"]
+mod call;
 #[path = "sev_nth/calls.rs"]
 mod calls;
 #[path = "sev_nth/es.rs"]

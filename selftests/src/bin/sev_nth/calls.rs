@@ -2,8 +2,6 @@
 //! Every ioctl of KVM's SEV interface, with a VM prepared for it to succeed. KVM_CREATE_VM is not
 //! among them: the part that SEV has in it allocates nothing and asks nobody.
 
-use std::os::fd::{FromRawFd, OwnedFd};
-
 use anyhow::{Result, bail, ensure};
 use kvm_bindings::*;
 use nix::errno::Errno::ENOTTY;
@@ -12,13 +10,11 @@ use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
 use sev_vm::mem::{Mapping, PAGE};
 use sev_vm::tenant::{self, Owner, Packet, Verdict};
+use sev_vm::vcpu;
 use sev_vm::vm::Vm;
-use vmm_sys_util::ioctl::ioctl_with_val;
-use vmm_sys_util::ioctl_io_nr;
 
+use crate::call;
 use crate::transfer::{self, Parcel};
-
-ioctl_io_nr!(KVM_CREATE_VCPU, KVMIO, 0x41);
 
 const AREA: usize = guest::PRIVATE as usize;
 
@@ -66,20 +62,13 @@ impl Subject {
     }
 }
 
-/// An ioctl in a state in which it succeeds.
-pub struct Call {
-    /// Makes the state.
-    pub prepare: fn(&Host) -> Result<Subject>,
-    /// Issues the ioctl.
-    pub act: fn(&Host, &mut Subject) -> Answer,
-    /// Its answer when nothing fails.
-    pub expected: Answer,
-    /// Firmware commands that it issues then, according to the kernel's documentation.
-    #[allow(dead_code, reason = "the test of allocations does not care")]
-    pub commands: u32,
-    /// What the host has to offer.
-    pub kind: VmType,
+impl call::Subject for Subject {
+    fn in_exit(&self) -> bool {
+        self.in_exit
+    }
 }
+
+pub type Call = call::Call<Subject>;
 
 pub const fn call(
     prepare: fn(&Host) -> Result<Subject>,
@@ -87,7 +76,7 @@ pub const fn call(
     commands: u32,
 ) -> Call {
     let expected = if commands == 0 { Answer::OK_KEPT } else { Answer::OK };
-    Call { prepare, act, expected, commands, kind: VmType::Sev }
+    Call { prepare, act, expected, commands, out_of_memory: call::ENOMEM, kind: VmType::Sev }
 }
 
 /// The answer to a question for a length.
@@ -250,17 +239,8 @@ fn received(host: &Host) -> Result<Subject> {
 
 // Ioctls.
 
-/// Nothing but the ioctl: `VmFd::create_vcpu` also maps the vCPU's page, and forgets a vCPU whose
-/// page it cannot map.
 pub fn create_vcpu(_: &Host, subject: &mut Subject) -> Answer {
-    // SAFETY: the argument is a number, 0.
-    let fd = unsafe { ioctl_with_val(&subject.vm.fd, KVM_CREATE_VCPU(), 0) };
-    if fd < 0 {
-        return Answer::from_result::<()>(Err(kvm_ioctls::Error::last()));
-    }
-    // SAFETY: a new descriptor, which nobody else knows.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Answer::OK_KEPT
+    vcpu::create(&subject.vm.fd)
 }
 
 pub fn init2(_: &Host, subject: &mut Subject) -> Answer {

@@ -36,6 +36,37 @@ impl Held {
     }
 }
 
+/// What is gone for good because the firmware does not give it back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Pages that are not the hypervisor's.
+    pub pages: u64,
+    /// Guest contexts, each with its page (counted above), and its ASID if it was bound to one.
+    pub contexts: u64,
+}
+
+#[allow(dead_code, reason = "of SEV and SEV-ES guests nothing may be lost")]
+impl Held {
+    /// Whether nothing but `lost` is missing, compared with `before`. Pages that were loaded stay so
+    /// as long as the guest lives.
+    pub fn lacks(&self, before: &Self, lost: Lost, alive: bool) -> bool {
+        let loaded = |state: &str| alive && state == "GuestValid";
+        let pages = |held: &Self| -> u64 {
+            held.common.rmp.iter().filter(|(state, _)| !loaded(state)).map(|(_, n)| n).sum()
+        };
+        let (now, then) = (&self.common, &before.common);
+        let bound = then.asids_bound..=then.asids_bound + lost.contexts;
+        pages(self) == pages(before) + lost.pages
+            && now.contexts == then.contexts + lost.contexts
+            && bound.contains(&now.asids_bound)
+            && (now.module_refs, now.pinned_pages) == (then.module_refs, then.pinned_pages)
+            && self.contexts == before.contexts
+            // An ASID is lost with its charge.
+            && (lost.contexts != 0
+                || (&self.charges, &self.asids) == (&before.charges, &before.asids))
+    }
+}
+
 /// `KIND LEASED LEAKED` of each line of the pool's table; which ASIDs are dirty is by chance.
 fn used(table: &str) -> Result<Vec<String>> {
     let mut lines = table.lines();
