@@ -19,7 +19,8 @@
 //! | [`snp`] | SEV-SNP VMs |
 //! | [`snp_image`] | a firmware image for them, and its digest by others |
 //! | [`snp_identity`] | ID blocks |
-//! | [`snp_guest`] | SNP VMs, and the VMM that answers their guests |
+//! | [`snp_guest`] | SNP VMs whose vCPUs are puppets |
+//! | [`snp_guest_actor`] | their vCPUs, and the VMM that answers them |
 //! | [`snp_guest_fuzz`] | hostile requests of SNP guests from a seed |
 //! | [`snp_guest_message`] | messages between guest and firmware |
 //! | [`snp_guest_program`] | programs of SNP guests: what the test tells them to do |
@@ -59,6 +60,7 @@ pub mod psp;
 pub mod save_area;
 pub mod snp;
 pub mod snp_guest;
+pub mod snp_guest_actor;
 pub mod snp_guest_fuzz;
 pub mod snp_guest_message;
 pub mod snp_guest_program;

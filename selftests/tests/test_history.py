@@ -11,8 +11,9 @@ NAMED = re.compile(r"``(sev_\w+)\.(\w+)``|``(\w+\.rs)::(\w+)``")
 
 def exists(suite: str, test: str, file: str, function: str) -> bool:
     if suite:
-        program = ROOT / f"selftests/src/bin/{suite}.rs"
-        return program.exists() and f'("{test}", ' in program.read_text()
+        programs = (f"selftests/src/bin/{suite}{end}" for end in (".rs", "/main.rs"))
+        existing = [path for path in map(ROOT.joinpath, programs) if path.exists()]
+        return any(f'("{test}", ' in path.read_text() for path in existing)
     sources = [*(ROOT / "src").rglob(file), *(ROOT / "tools/unit").rglob(file)]
     return any(re.search(rf"\bfn {function}\b", path.read_text()) for path in sources)
 
