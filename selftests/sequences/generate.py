@@ -250,15 +250,19 @@ class Generator:
     def send(self, name: str, vm: Vm) -> None:
         if vm.state != "sending":
             session = self.pick(("session_uaddr=sess session_len=0x80", "session_len=0", ""))
+            good = "cert plat_certs_len=0x186c"
+            if self.chance(0.7):
+                self.say("certificates")
+                good = "cert+0x1000 plat_certs_len=0x186c"
             certs = self.pick(
                 (
-                    "pdh_cert_uaddr=pdh pdh_cert_len=0x824 plat_certs_uaddr=plat "
-                    "plat_certs_len=0x186c amd_certs_uaddr=amd amd_certs_len=0xc80",
+                    *(f"pdh_cert_uaddr=cert pdh_cert_len=0x824 plat_certs_uaddr={good} "
+                      "amd_certs_uaddr=cert amd_certs_len=0xc80",) * 3,
                     "pdh_cert_uaddr=cert pdh_cert_len=0x824 plat_certs_uaddr=cert "
                     "plat_certs_len=16 amd_certs_uaddr=cert amd_certs_len=16",
                     f"pdh_cert_uaddr={self.pick(BAD)} pdh_cert_len=16",
                 )
-            ).replace("=pdh ", "=cert ").replace("=plat ", "=cert ").replace("=amd ", "=cert ")
+            )  # fmt: skip
             self.sev(name, "SEND_START", f"{certs} {session}".strip())
             vm.state = "sending"
         elif self.chance(0.6):

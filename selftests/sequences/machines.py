@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import script
@@ -42,6 +42,10 @@ class Machines:
     out: Path
     report: Report
     problems: list[str] = field(default_factory=list)
+
+    def on(self, platform: str) -> "Machines":
+        """The same with other hosts; problems are noted in one list."""
+        return replace(self, platform=platform)
 
     def run(
         self, module: str, sequences: list[Sequence], label: str, *, each: bool = False

@@ -11,6 +11,7 @@ from env import cache, rust
 
 from . import script
 from .generate import FEATURES, sequence
+from .generate_snp import snp_sequence
 from .machines import Machines, judge_all
 from .minimise import minimise
 from .script import Sequence
@@ -26,6 +27,11 @@ minimised and printed as a script for --replay."""
 LIST = Path(__file__).with_name("differences.list")
 SCRIPTED = Path(__file__).with_name("scripted")
 BATCH = 1000
+# One sequence in so many is about SEV-SNP VMs, on a host of its own.
+SNP_SHARE = 5
+# What the names of those begin with.
+SNP = "snp-"
+PLATFORMS = ("sev", "es", "snp")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -40,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--replay", type=Path, metavar="FILE", help="run this script, and show every answer")
     add("--print", action="store_true", dest="show", help="print the sequences, run nothing")
     add("--features", default=",".join(FEATURES), help="beyond plain SEV (%(default)s)")
-    add("--platform", choices=("sev", "es", "snp"), default="es", help="of the host (es)")
+    add("--platform", choices=PLATFORMS, help="only sequences for this host (es and snp)")
     add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3 (7.2)")
     add("--minimise", type=int, default=3, metavar="N", help="kinds of failures at most (3)")
     add("--out", type=Path, metavar="DIR", help="directory for the output (in the cache)")
@@ -60,8 +66,16 @@ def describe(verdict: Verdict) -> str:
     return f"{verdict.operation}: stock {verdict.stock} | ours {verdict.ours}"
 
 
+def is_snp(name: str) -> bool:
+    return name.startswith(SNP)
+
+
 def replay(machines: Machines, sequences: list[Sequence], listed: list[Difference]) -> int:
     """Shows all answers; 1 if any differs that must not."""
+    kinds = {is_snp(one.name) for one in sequences}
+    if len(kinds) != 1:
+        raise ValueError(f"sequences about SEV-SNP, {SNP}..., have to be in a script of their own")
+    machines = machines.on("snp") if kinds == {True} else machines
     stock, ours = machines.both(sequences, each=True)
     verdicts = judge_all(lambda *_: (stock, ours), sequences, listed)
     for one in sequences:
@@ -118,19 +132,40 @@ def conclude(machines: Machines, passed: int, failed: int) -> int:
 
 
 def generated(arguments: argparse.Namespace) -> list[Sequence]:
+    seeds = range(arguments.seed, arguments.seed + arguments.number)
+    platform = arguments.platform
+
+    def about_snp(seed: int) -> bool:
+        return platform == "snp" or (platform is None and seed % SNP_SHARE == 0)
+
     return [
-        Sequence(str(seed), tuple(sequence(seed, arguments.features)))
-        for seed in range(arguments.seed, arguments.seed + arguments.number)
+        Sequence(f"{SNP}{seed}", tuple(snp_sequence(seed)))
+        if about_snp(seed)
+        else Sequence(str(seed), tuple(sequence(seed, arguments.features)))
+        for seed in seeds
     ]
 
 
-def unshown(listed: list[Difference], verdicts: dict[str, Verdict]) -> list[str]:
+def batches(sequences: list[Sequence]) -> list[list[Sequence]]:
+    """Each for one kind of host."""
+    groups = [[one for one in sequences if is_snp(one.name) == snp] for snp in (False, True)]
+    return [group[i : i + BATCH] for group in groups for i in range(0, len(group), BATCH)]
+
+
+def unshown(
+    listed: list[Difference], verdicts: dict[str, Verdict], platform: str | None
+) -> list[str]:
     """Entries of the list whose sequence does not show them."""
     return [
         f"differences.list: sequence {entry.sequence} does not show: {entry.reason}"
         for entry in listed
-        if entry.sequence not in verdicts or verdicts[entry.sequence].difference != entry
+        if runs_on(platform, entry.sequence)
+        and (entry.sequence not in verdicts or verdicts[entry.sequence].difference != entry)
     ]
+
+
+def runs_on(platform: str | None, name: str) -> bool:
+    return platform is None or (platform == "snp") == is_snp(name)
 
 
 def compare(
@@ -140,11 +175,12 @@ def compare(
     verdicts: dict[str, Verdict] = {}
     failing: dict[tuple[str, ...], list[tuple[Sequence, Verdict]]] = {}
     wrong = 0
-    sequences = script.read(SCRIPTED.read_text())
+    scripted = script.read(SCRIPTED.read_text())
+    sequences = [one for one in scripted if runs_on(arguments.platform, one.name)]
     sequences += generated(arguments)
-    for first in range(0, len(sequences), BATCH):
-        batch = sequences[first : first + BATCH]
-        judged = judge_all(machines.both, batch, listed)
+    for batch in batches(sequences):
+        host = machines.on("snp") if is_snp(batch[0].name) else machines
+        judged = judge_all(host.both, batch, listed)
         verdicts |= judged
         for one in batch:
             verdict = judged[one.name]
@@ -159,7 +195,8 @@ def compare(
             f"{time.monotonic() - start:.0f} s"
         )
     for alike in list(failing.values())[: arguments.minimise]:
-        explain(machines, *alike[0], listed)
+        host = machines.on("snp") if is_snp(alike[0][0].name) else machines
+        explain(host, *alike[0], listed)
     for alike in failing.values():
         names = ", ".join(one.name for one, _ in alike)
         print(f"WRONG: sequences {names}: {describe(alike[0][1])}")
@@ -169,7 +206,7 @@ def compare(
             reasons.setdefault(verdict.difference.reason, []).append(name)
     for reason, names in sorted(reasons.items()):
         say(f"{len(names)} deliberately different, sequence {names[0]} and others: {reason}")
-    missing = unshown(listed, verdicts)
+    missing = unshown(listed, verdicts, arguments.platform)
     for line in missing:
         print(f"WRONG: {line}")
     return conclude(machines, len(verdicts) - wrong, wrong + len(missing))
@@ -187,7 +224,7 @@ def main(argv: list[str]) -> int:
         out = arguments.out or cache.LOGS / f"compare-{cache.SRC.stat().st_ino:x}"
         out.mkdir(parents=True, exist_ok=True)
         machines = Machines(
-            programs / "sev_sequences", arguments.platform, arguments.kernel, out, say
+            programs / "sev_sequences", arguments.platform or "es", arguments.kernel, out, say
         )
         if arguments.replay:
             return replay(machines, script.read(arguments.replay.read_text()), listed)

@@ -12,8 +12,11 @@ ROUNDS = 12
 # Operations whose arguments must all be there.
 NEED_ALL = {
     *("vm", "vcpu", "argp", "run", "raw", "reg", "unreg", "copy", "move"),
-    *("fault", "attr", "exhaust", "limit"),
+    *("fault", "attr", "exhaust", "limit", "private", "punch", "prefault", "identity"),
 }
+
+# Operations that are not about a VM.
+NO_VM = ("fault", "limit", "attr", "exhaust", "identity", "certificates")
 
 
 def without(ops: tuple[str, ...], start: int, count: int) -> tuple[str, ...]:
@@ -22,7 +25,7 @@ def without(ops: tuple[str, ...], start: int, count: int) -> tuple[str, ...]:
 
 def vms(op: str) -> set[str]:
     words = [word for word in op.split() if "=" not in word]
-    named = set(words[1:2]) if words[0] not in ("fault", "limit", "attr", "exhaust") else set()
+    named = set(words[1:2]) if words[0] not in NO_VM else set()
     return named | {word.split("=")[1] for word in op.split() if word.startswith("from=")}
 
 

@@ -9,6 +9,8 @@ from itertools import zip_longest
 from .script import Outcome, without_bytes
 
 NOTHING = "nothing"
+# The commands with which an SEV-SNP guest ends.
+ENDS = ("SNP_DECOMMISSION", "SNP_PAGE_RECLAIM")
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,36 @@ def without_flushes(outcome: Outcome) -> Outcome:
     if not any(operation.startswith("exhaust") for operation, _ in outcome.answers):
         return outcome
     answers = [
-        (operation, re.sub(r"(?<=[=,])DF_FLUSH(\*\d+)?,?", "", answer))
+        (operation, re.sub(r"(?<=[=,])(?:SNP_)?DF_FLUSH(\*\d+)?,?", "", answer))
         for operation, answer in outcome.answers
+    ]
+    return Outcome(answers, outcome.complete)
+
+
+def without_order(outcome: Outcome) -> Outcome:
+    """Whether a guest goes first or a page that is not its context's does not matter."""
+
+    def arrange(match: re.Match[str]) -> str:
+        commands: list[str] = []
+        ends: list[str] = []
+        for text in match[1].split(","):
+            name, _, count = text.partition("*")
+            if name in ENDS:
+                ends += [name] * int(count or 1)
+            else:
+                commands += sorted(ends) + [text]
+                ends = []
+        return "psp=" + ",".join(commands + sorted(ends))
+
+    answers = [
+        (operation, re.sub(r"psp=(\S+)", arrange, answer)) for operation, answer in outcome.answers
     ]
     return Outcome(answers, outcome.complete)
 
 
 def judge(stock: Outcome, ours: Outcome, listed: list[Difference]) -> Verdict:
     """Both firmwares drew the same random numbers, as long as they got the same commands."""
-    stock, ours = (without_flushes(outcome) for outcome in (stock, ours))
+    stock, ours = (without_order(without_flushes(outcome)) for outcome in (stock, ours))
     found = first_difference(stock, ours, without_bytes)
     if found is None:
         if bad := complaint(ours):

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::*;
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 use nix::fcntl::{FallocateFlags, fallocate};
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_iowr_nr;
@@ -243,13 +243,18 @@ pub fn start(policy: u64) -> kvm_sev_snp_launch_start {
     kvm_sev_snp_launch_start { policy, ..Default::default() }
 }
 
+/// A guest_memfd of a VM.
+pub fn guest_memfd(vm: &VmFd, len: usize) -> Result<OwnedFd> {
+    let argument = kvm_create_guest_memfd { size: len as u64, ..Default::default() };
+    let number = vm.create_guest_memfd(argument).context("KVM_CREATE_GUEST_MEMFD")?;
+    // SAFETY: the descriptor is new, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 impl Vm {
     /// A guest_memfd of this VM.
     pub fn guest_memfd(&self, len: usize) -> Result<OwnedFd> {
-        let argument = kvm_create_guest_memfd { size: len as u64, ..Default::default() };
-        let number = self.fd.create_guest_memfd(argument).context("KVM_CREATE_GUEST_MEMFD")?;
-        // SAFETY: the descriptor is new, and nobody else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+        guest_memfd(&self.fd, len)
     }
 
     /// `KVM_SEV_SNP_LAUNCH_START`.

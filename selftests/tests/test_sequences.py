@@ -8,8 +8,9 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2] / "tools")]
 
 from sequences import script
 from sequences.generate import FEATURES, sequence
+from sequences.generate_snp import snp_sequence
 from sequences.machines import judge_all
-from sequences.main import LIST
+from sequences.main import LIST, SNP_SHARE, batches, generated, is_snp, parse
 from sequences.minimise import minimise
 from sequences.script import Outcome, Sequence
 from sequences.verdict import Kind, differences, judge
@@ -46,6 +47,26 @@ class GenerateTest(unittest.TestCase):
 
     def test_every_feature_has_a_name(self):
         self.assertEqual(len(set(FEATURES)), len(FEATURES))
+
+
+    def test_some_are_about_snp(self):
+        sequences = generated(parse(["-n", "100"]))
+        snp = [one for one in sequences if is_snp(one.name)]
+        self.assertEqual(len(snp), 100 // SNP_SHARE)
+        self.assertTrue(all(" type=4" in "\n".join(one.ops) for one in snp if one.ops))
+        for batch in batches(sequences):
+            self.assertEqual(len({is_snp(one.name) for one in batch}), 1)
+        self.assertEqual(len(sum(batches(sequences), [])), 100)
+        for platform, expected in (("snp", 100), ("es", 0)):
+            sequences = generated(parse(["-n", "100", "--platform", platform]))
+            self.assertEqual(sum(is_snp(one.name) for one in sequences), expected)
+
+    def test_snp_sequences_reach_every_operation(self):
+        text = "\n".join("\n".join(snp_sequence(seed)) for seed in range(300))
+        self.assertEqual(snp_sequence(7), snp_sequence(7))
+        for word in ("SNP_LAUNCH_FINISH", "SNP_REQ_CERTS", "by=race", "punch", "prefault", "copy",
+                     "identity", "fault cmd=SNP_", "type_=6", "LAUNCH_MEASURE"):  # fmt: skip
+            self.assertIn(word, text)
 
 
 class OutputTest(unittest.TestCase):
@@ -96,6 +117,17 @@ class JudgeTest(unittest.TestCase):
         two = outcome(("exhaust type=2", "EBUSY"), ("close", "psp=DF_FLUSH,ACTIVATE,DF_FLUSH*2,DEACTIVATE"))
         self.assertIs(kind(one, two), Kind.SAME)
         self.assertIs(kind(outcome(one.answers[1]), outcome(two.answers[1])), Kind.WRONG)
+
+    def test_an_snp_guest_ends_in_any_order(self):
+        def close(*commands: str) -> Outcome:
+            return outcome(("close", "psp=SNP_ACTIVATE," + ",".join(commands)))
+
+        one = close("SNP_DECOMMISSION", "SNP_PAGE_RECLAIM*2")
+        two = close("SNP_PAGE_RECLAIM", "SNP_DECOMMISSION", "SNP_PAGE_RECLAIM")
+        self.assertIs(kind(one, two), Kind.SAME)
+        self.assertIs(kind(one, close("SNP_DECOMMISSION", "SNP_PAGE_RECLAIM")), Kind.WRONG)
+        other = close("SNP_DECOMMISSION/BUSY", "SNP_PAGE_RECLAIM*2")
+        self.assertIs(kind(one, other), Kind.WRONG)
 
     def test_listed_differences(self):
         listed = "1 | move {vm} from=. | sev . STATUS | errno=EBADF | .* | moves"

@@ -2,7 +2,8 @@
 //! `sev V COMMAND`: arguments by field, and what the command changed of them.
 //!
 //! A field is a number, a place, `#N` for the N-th handle that firmware returned, or left 0.
-//! `at=P` passes P for the argument's address instead of that of a filled-in one.
+//! `at=P` passes P for the argument's address instead of that of a filled-in one. With `by=race`
+//! two threads issue it at once.
 
 use anyhow::{Context, Result};
 use sev_vm::cmd::{Answer, issue};
@@ -14,6 +15,8 @@ use crate::script::Op;
 use crate::table::Field;
 use crate::world::{World, by, digest};
 
+/// Where the argument of the second of two commands is that race, behind the first.
+const SECOND: u64 = 0x800;
 /// Value of `session_uaddr` with which a guest is launched for the owner.
 const OWNERS_SESSION: &str = "cert+0x1000";
 
@@ -54,6 +57,15 @@ impl World {
         let fd = self.descriptor(op)?;
         let vm = self.vms.get(name).context("gone")?;
         let vm_kind = vm.kind;
+        if op.value("by") == Some("race") {
+            self.places.write(argument + SECOND, &before);
+            let second = if data == argument { argument + SECOND } else { data };
+            let answers = race([data, second], |data| issue(&vm.fd, id, data, fd))?;
+            self.lease(wanted, vm_kind);
+            let good = answers.iter().find(|answer| answer.is_ok()).unwrap_or(&answers[0]);
+            self.track(name, wanted, op, *good, false, &[]);
+            return Ok(answers.map(|answer| answer.to_string()).join(" & "));
+        }
         let answer = by(op, || issue(&vm.fd, id, data, fd))?;
 
         let after = self.places.read(argument, 256);
@@ -80,15 +92,21 @@ impl World {
                 text += &format!(" {output}={}", digest(&self.places.read(start, len)));
             }
         }
-        let es = wanted == "ES_INIT" || vm_kind == VmType::SevEs as u64;
-        self.leased[usize::from(es)] += u64::from(wanted.contains("INIT"));
+        self.lease(wanted, vm_kind);
         let uaddrs: Vec<u64> = fields
             .iter()
             .filter(|(field, ..)| field.ends_with("uaddr") && !field.starts_with("src"))
             .map(|(field, ..)| address(field))
             .collect();
-        self.track(name, wanted, op, answer, &uaddrs);
+        let whole = text.contains(" len=0x0");
+        self.track(name, wanted, op, answer, whole, &uaddrs);
         Ok(text)
+    }
+
+    /// Counts ASIDs.
+    fn lease(&mut self, wanted: &str, kind: u64) {
+        let es = [VmType::SevEs as u64, VmType::Snp as u64].contains(&kind) || wanted == "ES_INIT";
+        self.leased[usize::from(es)] += u64::from(wanted.contains("INIT"));
     }
 
     fn field(&self, text: &str) -> Result<u64> {
@@ -121,7 +139,16 @@ impl World {
     }
 
     /// Keeps account of which VMs may run, and of the owner's guest.
-    fn track(&mut self, name: &str, wanted: &str, op: Op<'_>, answer: Answer, uaddrs: &[u64]) {
+    /// `whole`: all of a range was loaded.
+    fn track(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        op: Op<'_>,
+        answer: Answer,
+        whole: bool,
+        uaddrs: &[u64],
+    ) {
         let encrypts_program = |memory: u64| {
             wanted == "LAUNCH_UPDATE_DATA"
                 && uaddrs == [memory]
@@ -130,7 +157,7 @@ impl World {
         };
         let Some(vm) = self.vms.get_mut(name) else { return };
         let launches = vm.loaded && !vm.encrypted && answer.is_ok() && encrypts_program(vm.memory);
-        if wanted == "LAUNCH_FINISH" && answer.is_ok() && vm.encrypted {
+        if wanted.ends_with("LAUNCH_FINISH") && answer.is_ok() && vm.encrypted {
             vm.runnable = true;
         }
         if wanted == "LAUNCH_START"
@@ -146,6 +173,12 @@ impl World {
             vm.encrypted = true;
             return;
         }
+        if wanted.starts_with("SNP_") {
+            // Memory is copied from, not changed.
+            let first = op.value("gfn_start").and_then(number).unwrap_or(0) == 0;
+            vm.encrypted |= vm.loaded && whole && first && uaddrs == [vm.memory];
+            return;
+        }
         for &address in uaddrs {
             // The program is at the beginning.
             let start = address.checked_sub(PAGE as u64 * 0x30).unwrap_or(address);
@@ -154,6 +187,19 @@ impl World {
             }
         }
     }
+}
+
+/// Two threads do the same; both answers, without regard to whose is which.
+fn race(arguments: [u64; 2], action: impl Fn(u64) -> Answer + Sync) -> Result<[Answer; 2]> {
+    let action = &action;
+    let mut answers = std::thread::scope(|scope| {
+        let other = scope.spawn(move || action(arguments[1]));
+        let here = action(arguments[0]);
+        other.join().map(|other| [here, other])
+    })
+    .map_err(|_| anyhow::anyhow!("the thread panicked"))?;
+    answers.sort_by_key(|answer| (answer.errno, answer.fw));
+    Ok(answers)
 }
 
 /// A field's value; of longer ones the first 8 bytes.

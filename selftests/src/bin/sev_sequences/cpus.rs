@@ -49,6 +49,11 @@ impl Cpus {
         })
     }
 
+    /// One of them.
+    pub fn get(&mut self, vm: &str, n: u64) -> Option<&mut Vcpu> {
+        self.cpus.get_mut(&(vm.to_owned(), n))
+    }
+
     /// Closes one.
     pub fn close(&mut self, vm: &str, n: u64) -> &'static str {
         if self.cpus.remove(&(vm.into(), n)).is_some() { "closed" } else { "none" }

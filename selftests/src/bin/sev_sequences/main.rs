@@ -17,6 +17,7 @@
 mod commands;
 mod cpus;
 mod places;
+mod private;
 mod reset;
 mod script;
 mod table;

@@ -4,6 +4,7 @@
 //! A sequence depends on no other: before ASIDs run out, and if something is still held, kvm_amd
 //! is loaded anew. Unloading it shuts the platform down, which frees everything in firmware.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -108,14 +109,16 @@ impl Baseline {
                 break now;
             }
         };
-        Ok(Some(format!(
-            "references={} pins={} contexts={} bound={} charges={}",
-            now.module_refs as i64 - self.held.module_refs as i64,
-            now.pinned_pages - self.held.pinned_pages,
-            now.contexts as i64 - self.held.contexts as i64,
-            now.asids_bound as i64 - self.held.asids_bound as i64,
-            charges()?,
-        )))
+        Ok(Some(
+            format!(
+                "references={} pins={} contexts={} bound={} charges={}",
+                now.module_refs as i64 - self.held.module_refs as i64,
+                now.pinned_pages - self.held.pinned_pages,
+                now.contexts as i64 - self.held.contexts as i64,
+                now.asids_bound as i64 - self.held.asids_bound as i64,
+                charges()?,
+            ) + &changed(&self.held.rmp, &now.rmp),
+        ))
     }
 
     /// Loads kvm_amd anew: all ASIDs are free, and the platform has a new key.
@@ -132,9 +135,21 @@ impl Baseline {
             let charged = Held::now(&mut self.psp)?.charged;
             self.held.charged = charged;
         }
+        // Not all that the driver of the firmware keeps for itself is what it kept before.
+        self.held.rmp = self.psp.rmp()?;
         ensure!(self.leak()?.is_none(), "held after a reload: {:?}", self.leak()?);
         Ok(())
     }
+}
+
+/// States of which there are more pages, or fewer.
+fn changed(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> String {
+    let count = |map: &BTreeMap<String, u64>, state: &str| -> i64 {
+        map.get(state).copied().unwrap_or(0) as i64
+    };
+    let states: BTreeSet<&str> = before.keys().chain(now.keys()).map(String::as_str).collect();
+    let more = states.into_iter().map(|state| (state, count(now, state) - count(before, state)));
+    more.filter(|(_, more)| *more != 0).map(|(state, more)| format!(" {state}={more}")).collect()
 }
 
 /// A file of the cgroup that the sequences run in.

@@ -4,6 +4,7 @@
 use std::mem::offset_of;
 
 use kvm_bindings::*;
+use sev_vm::snp::KVM_SEV_SNP_ENABLE_REQ_CERTS;
 
 /// A field of an argument: name, offset, bytes.
 pub type Field = (&'static str, usize, usize);
@@ -47,6 +48,10 @@ pub fn commands() -> Vec<Command> {
     let measure = fields!(kvm_sev_launch_measure: uaddr len);
     let update = fields!(kvm_sev_launch_update_data: uaddr len);
     let init2 = fields!(kvm_sev_init: vmsa_features flags ghcb_version);
+    let snp_start = fields!(kvm_sev_snp_launch_start: policy gosvw flags);
+    let snp_update = fields!(kvm_sev_snp_launch_update: gfn_start uaddr len type_ flags);
+    let snp_finish = fields!(kvm_sev_snp_launch_finish:
+        id_block_uaddr id_auth_uaddr id_block_en auth_key_en vcek_disabled host_data flags);
     let status = fields!(kvm_sev_guest_status: handle policy state);
     let report = fields!(kvm_sev_attestation_report: mnonce uaddr len);
     let send = fields!(kvm_sev_send_start:
@@ -73,6 +78,10 @@ pub fn commands() -> Vec<Command> {
             secret(),
             &["hdr_uaddr", "trans_uaddr"],
         ),
+        command("SNP_LAUNCH_START", sev_cmd_id_KVM_SEV_SNP_LAUNCH_START, snp_start, &[]),
+        command("SNP_LAUNCH_UPDATE", sev_cmd_id_KVM_SEV_SNP_LAUNCH_UPDATE, snp_update, &[]),
+        command("SNP_LAUNCH_FINISH", sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH, snp_finish, &[]),
+        command("SNP_REQ_CERTS", KVM_SEV_SNP_ENABLE_REQ_CERTS, vec![], &[]),
         command("SEND_FINISH", sev_cmd_id_KVM_SEV_SEND_FINISH, vec![], &[]),
         command("SEND_CANCEL", sev_cmd_id_KVM_SEV_SEND_CANCEL, vec![], &[]),
         command("RECEIVE_START", sev_cmd_id_KVM_SEV_RECEIVE_START, start(), &[]),

@@ -13,6 +13,8 @@
 //! | `copy V from=W`, `move V from=W` | encryption context; W may be a descriptor |
 //! | `write P len=N byte=B`, `read P len=N` | by the host |
 //! | `attr group=N attr=N` | device attributes of /dev/kvm |
+//! | `private V at=X len=N to=B`, `punch V at=X len=N`, `prefault V n=I at=X len=N` | private memory |
+//! | `certificates`, `identity policy=N` | of the platform, of an SEV-SNP guest: to `cert` |
 //! | `fault cmd=C n=N status=S` | the firmware will fail |
 //! | `limit sev=N`, `limit sev_es=N` | the cgroup's limits |
 //! | `exhaust type=T` | initialises VMs until that fails, and closes them |
@@ -23,7 +25,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result, bail};
 use kvm_bindings::*;
@@ -37,6 +39,7 @@ use sev_vm::vm::addr_of;
 
 use crate::cpus::{Cpus, program};
 use crate::places::{GUEST, Places, number};
+use crate::private::{on_memory, with_private};
 use crate::reset::cgroup;
 use crate::script::Op;
 use crate::table::{Command, commands};
@@ -48,6 +51,8 @@ const MOVE: u32 = 206;
 pub struct Guest {
     /// Its file.
     pub fd: VmFd,
+    /// Its private memory, if it has any.
+    pub private: Option<OwnedFd>,
     /// Its memory.
     pub memory: u64,
     /// Its type.
@@ -114,6 +119,9 @@ impl World {
             "sev" => self.command(op),
             "owner" => self.prepare_owner(op),
             "packet" => self.packet(op),
+            "identity" => self.identity(op),
+            "certificates" => self.certificates(),
+            "prefault" => self.prefault(op),
             "exhaust" => self.exhaust(op),
             "write" => self.write(op),
             "read" => {
@@ -156,6 +164,7 @@ impl World {
         let answer = match what {
             "vcpu" => return self.cpus.add(&self.host, name, vm, op.number("n")?),
             "load" => return self.load(name),
+            "private" | "punch" => on_memory(vm, op)?,
             "raw" => {
                 let (id, data) = (op.number("id")?, self.at(op.value("data").unwrap_or("arg"))?);
                 let fd = self.descriptor(op)?;
@@ -204,20 +213,27 @@ impl World {
             Ok(fd) => fd,
             Err(error) => return Ok(Answer::from_result::<()>(Err(error)).to_string()),
         };
-        let slot = kvm_userspace_memory_region {
-            memory_size: GUEST as u64,
-            userspace_addr: memory,
-            ..Default::default()
-        };
         if !self.vms.values().any(|vm| vm.memory == memory) {
             self.places.clear_guest(memory);
         }
+        let (private, slot) = if kind == VmType::Snp as u64 {
+            let (private, slot) = with_private(&fd, memory)?;
+            (Some(private), slot)
+        } else {
+            let slot = kvm_userspace_memory_region2 {
+                memory_size: GUEST as u64,
+                userspace_addr: memory,
+                ..Default::default()
+            };
+            (None, slot)
+        };
         // SAFETY: the place is mapped for the life of the process and only accessed by copying.
-        let answer = Answer::from_result(unsafe { fd.set_user_memory_region(slot) });
+        let answer = Answer::from_result(unsafe { fd.set_user_memory_region2(slot) });
         self.vms.insert(
             name.into(),
             Guest {
                 fd,
+                private,
                 memory,
                 kind,
                 loaded: false,
