@@ -30,6 +30,7 @@
 //! | [`snp_guest_vmsa`] | save areas, and AP creation requests |
 //! | [`cgroup`] | groups of the misc controller |
 //! | [`context`] | both kinds of VM, mirrors and moves |
+//! | [`tracefs`] | recording events of the kernel |
 //! | [`transfer`] | SEND and RECEIVE: from one platform to another |
 //! | [`other`] | other processes that hold VMs |
 //! | [`far`] | a VM that another process has launched |
@@ -73,6 +74,7 @@ pub mod snp_image;
 pub mod state;
 pub mod step;
 pub mod tenant;
+pub mod tracefs;
 pub mod transfer;
 pub mod vcpu;
 pub mod vm;

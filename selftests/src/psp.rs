@@ -52,6 +52,8 @@ pub struct MachineCounters {
     pub page_transitions: u64,
     /// Pages whose cache lines were flushed by way of the MSR VM_PAGE_FLUSH.
     pub page_flushes: u64,
+    /// Executed RMPUPDATE instructions.
+    pub rmpupdate: u64,
 }
 
 /// Certificates of the keys that sign attestation reports, PEM.

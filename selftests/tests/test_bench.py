@@ -13,8 +13,8 @@ bench = importlib.util.module_from_spec(spec)
 loader.exec_module(bench)
 
 OUTPUT = """vm: something
-bench KVM_RUN, halt instructions=1000 allocations=0 kept=0 commands=- wbinvd=0
-bench LAUNCH_START instructions=2000 allocations=3 kept=512 commands=ACTIVATE:1,LAUNCH_START:1 wbinvd=2
+bench KVM_RUN, halt instructions=1000 allocations=0 kept=0 commands=- wbinvd=0 rmpupdate=0
+bench LAUNCH_START instructions=2000 allocations=3 kept=512 commands=ACTIVATE:1,LAUNCH_START:1 wbinvd=2 rmpupdate=1
 """
 
 
@@ -27,7 +27,7 @@ class Bench(unittest.TestCase):
     def test_rows_are_found(self):
         costs = bench.parse(OUTPUT)
         self.assertEqual(list(costs), ["KVM_RUN, halt", "LAUNCH_START"])
-        self.assertEqual(costs["LAUNCH_START"], bench.Cost(2000, 3, 512, "ACTIVATE:1,LAUNCH_START:1", 2))
+        self.assertEqual(costs["LAUNCH_START"], bench.Cost(2000, 3, 512, "ACTIVATE:1,LAUNCH_START:1", 2, 1))
 
     def test_limits_differ_by_path(self):
         self.assertEqual([row.passes for row in self.rows(1004, 2100)], [True, True])

@@ -2,7 +2,6 @@
 //! The events of our module tell what the firmware saw, what became of ASIDs and contexts, and which
 //! pages changed hands. The stock module has none.
 
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,9 +11,9 @@ use sev_vm::cmd::status;
 use sev_vm::host::{Host, VmType};
 use sev_vm::ktap::{self, Test};
 use sev_vm::snp::{PageType, Snp, policy};
+use sev_vm::tracefs;
 use sev_vm::vm::Vm;
 
-const TRACEFS: &str = "/sys/kernel/tracing";
 const EVENTS: &str = "/sys/kernel/tracing/events/kvm_sev";
 
 fn main() -> ExitCode {
@@ -33,13 +32,7 @@ fn main() -> ExitCode {
 
 /// What happened during `action`: name of the event, and its fields.
 fn traced(action: impl FnOnce() -> Result<()>) -> Result<Vec<(String, String)>> {
-    let write = |file: &str, text: &str| fs::write(file, text).with_context(|| file.to_owned());
-    write(&format!("{TRACEFS}/trace"), "")?;
-    write(&format!("{EVENTS}/enable"), "1")?;
-    let result = action();
-    write(&format!("{EVENTS}/enable"), "0")?;
-    result?;
-    let trace = fs::read_to_string(format!("{TRACEFS}/trace"))?;
+    let ((), trace) = tracefs::record(&["kvm_sev"], None, action)?;
     let event = |line: &str| {
         let (_, event) = line.split_once(": ")?;
         let (name, fields) = event.split_once(": ")?;

@@ -5,12 +5,15 @@
 //! there the TSC advances by the same amount with every instruction, so a difference of two
 //! readings is a number of instructions. Of several rounds the least counts, as interrupts and
 //! other tasks only ever add to it. Each row of the output is
-//! `bench NAME instructions=N allocations=N kept=BYTES commands=A,B,... wbinvd=N`.
+//! `bench NAME instructions=N allocations=N kept=BYTES commands=A,B,... wbinvd=N rmpupdate=N`.
+//! On a host with SEV-SNP only rows about that are measured.
 
 mod memory;
+mod snp;
 
 use std::arch::x86_64::_rdtsc;
 use std::collections::BTreeMap;
+use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Result, ensure};
@@ -92,10 +95,12 @@ impl Bench {
             memory = memory.min(counted);
         }
         let mut subject = prepare(&self.host)?;
-        let wbinvd = self.psp.machine()?.wbinvd;
+        let before = self.psp.machine()?;
         let host = &self.host;
         let ((), log) = self.psp.logged(|| operation(host, &mut subject))?;
-        let wbinvd = self.psp.machine()?.wbinvd - wbinvd;
+        let after = self.psp.machine()?;
+        let (wbinvd, rmpupdate) =
+            (after.wbinvd - before.wbinvd, after.rmpupdate - before.rmpupdate);
 
         let mut commands = BTreeMap::<String, u32>::new();
         for entry in log {
@@ -107,7 +112,7 @@ impl Bench {
         let Allocations { count, kept } = memory;
         println!(
             "bench {name} instructions={instructions} allocations={count} kept={kept} \
-             commands={commands} wbinvd={wbinvd}"
+             commands={commands} wbinvd={wbinvd} rmpupdate={rmpupdate}"
         );
         Ok(())
     }
@@ -119,14 +124,23 @@ const EXITS: u64 = 64;
 const LEAST: u64 = guest::SHARED.start;
 const GHCB: u64 = LEAST + PAGE as u64;
 const REQUEST: u64 = GHCB + PAGE as u64;
+/// Free for what a request is about.
+const VALUES: u64 = REQUEST + PAGE as u64;
 
 program! {
-    /// Makes RDX VMGEXITs with the value RCX of the GHCB MSR, and with the page at [`REQUEST`] in
+    /// Makes one VMGEXIT with the value RSI of the GHCB MSR if it is not 0. Makes RDX VMGEXITs with the value RCX of the GHCB MSR, and with the page at [`REQUEST`] in
     /// the GHCB; stores the ticks of the fastest at [`LEAST`] and halts.
     vmgexits:
     "mov r8, rdx"
     "mov r9, rcx"
     "mov r12, -1"
+    "test rsi, rsi"
+    "jz 2f"
+    "mov ecx, 0xc0010130"
+    "mov eax, esi"
+    "xor edx, edx"
+    "wrmsr"
+    "rep vmmcall"
     "2: mov esi, 0x22000"
     "mov edi, 0x21000"
     "mov ecx, 512"
@@ -174,31 +188,50 @@ fn answered_vmgexits(bench: &mut Bench) -> Result<()> {
     let by_msr = msrs.map(|(name, value)| (name, None, value));
 
     for (name, ghcb, msr) in by_page.into_iter().chain(by_msr) {
-        let prepare = |exits| -> Result<Vm> {
-            let vm = Setup::version(2).launch(&bench.host, vmgexits(), &[[0, 0, exits, msr]])?;
-            if let Some(ghcb) = &ghcb {
-                vm.memory.write(REQUEST as usize, &ghcb.0);
-            }
-            Ok(vm)
+        let launch = |host: &Host, exits| {
+            let arguments = [[0, 0, exits, msr]];
+            Setup::version(2).launch(host, vmgexits(), &arguments).map(Box::new)
         };
-        let mut vm = prepare(EXITS)?;
-        vm.vcpus[0].run_to_halt()?;
-        let instructions = vm.memory.read_u64(LEAST as usize) / bench.ticks;
-
-        // What more exits cost more: the first ones map the guest's pages.
-        let mut runs = [Allocations::default(); 2];
-        for (run, exits) in runs.iter_mut().zip([EXITS, 3 * EXITS]) {
-            let mut vm = prepare(exits)?;
-            (_, *run) = allocations(|| vm.vcpus[0].run_to_halt())?;
-        }
-        let more =
-            |of: fn(&Allocations) -> u64| of(&runs[1]).saturating_sub(of(&runs[0])) / (2 * EXITS);
-        let (count, kept) = (more(|run| run.count), more(|run| run.kept));
-        println!(
-            "bench VMGEXIT, {name} instructions={instructions} allocations={count} kept={kept} \
-             commands=- wbinvd=0"
-        );
+        answered(bench, &format!("VMGEXIT, {name}"), ghcb.as_ref(), launch)?;
     }
+    Ok(())
+}
+
+/// Measures exits of guests that `launch` makes for so many of them.
+fn answered<V: DerefMut<Target = Vm>>(
+    bench: &mut Bench,
+    name: &str,
+    ghcb: Option<&Ghcb>,
+    launch: impl Fn(&Host, u64) -> Result<V>,
+) -> Result<()> {
+    let prepare = |exits| -> Result<V> {
+        let vm = launch(&bench.host, exits)?;
+        if let Some(ghcb) = ghcb {
+            vm.memory.write(REQUEST as usize, &ghcb.0);
+        }
+        Ok(vm)
+    };
+    let mut vm = prepare(EXITS)?;
+    let ((), log) = bench.psp.logged(|| vm.vcpus[0].run_to_halt())?;
+    let instructions = vm.memory.read_u64(LEAST as usize) / bench.ticks;
+    let commands = match log.first() {
+        Some(entry) => format!("{}:{}", entry.cmd, log.len() as u64 / EXITS),
+        None => "-".into(),
+    };
+
+    // What more exits cost more: the first ones map the guest's pages.
+    let mut runs = [Allocations::default(); 2];
+    for (run, exits) in runs.iter_mut().zip([EXITS, 3 * EXITS]) {
+        let mut vm = prepare(exits)?;
+        (_, *run) = allocations(|| vm.vcpus[0].run_to_halt())?;
+    }
+    let more =
+        |of: fn(&Allocations) -> u64| of(&runs[1]).saturating_sub(of(&runs[0])) / (2 * EXITS);
+    let (count, kept) = (more(|run| run.count), more(|run| run.kept));
+    println!(
+        "bench {name} instructions={instructions} allocations={count} kept={kept} \
+         commands={commands} wbinvd=0 rmpupdate=0"
+    );
     Ok(())
 }
 
@@ -368,6 +401,9 @@ fn transfers(bench: &mut Bench) -> Result<()> {
 fn main() -> Result<()> {
     let mut bench = Bench::open()?;
 
+    if bench.host.offers(VmType::Snp) {
+        return snp::rows(&mut bench);
+    }
     launching(&mut bench)?;
     running(&mut bench)?;
     memory(&mut bench)?;

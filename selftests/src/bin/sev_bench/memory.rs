@@ -2,12 +2,10 @@
 //! What a task allocates in the kernel, as the kernel's own events tell (`kmem` in tracefs).
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
 
 use anyhow::{Context, Result};
+use sev_vm::tracefs;
 
-const TRACEFS: &str = "/sys/kernel/tracing";
 const EVENTS: [&str; 6] =
     ["kmalloc", "kfree", "kmem_cache_alloc", "kmem_cache_free", "mm_page_alloc", "mm_page_free"];
 const PAGE: u64 = 4096;
@@ -21,28 +19,12 @@ pub struct Allocations {
     pub kept: u64,
 }
 
-fn write(file: &str, text: &str) -> Result<()> {
-    fs::write(format!("{TRACEFS}/{file}"), text).with_context(|| format!("{TRACEFS}/{file}"))
-}
-
 /// Counts what the current thread allocates in `action`.
 pub fn allocations<T>(action: impl FnOnce() -> Result<T>) -> Result<(T, Allocations)> {
-    // Opened before anything is recorded: that allocates, too.
-    let mut switch = OpenOptions::new().write(true).open(format!("{TRACEFS}/tracing_on"))?;
-    switch.write_all(b"0")?;
-    for event in EVENTS {
-        write(&format!("events/kmem/{event}/enable"), "1")?;
-    }
-    write("set_event_pid", &std::process::id().to_string())?;
-    write("trace", "")?;
-    switch.write_all(b"1")?;
-    let value = action();
-    switch.write_all(b"0")?;
-    let trace = fs::read_to_string(format!("{TRACEFS}/trace"))?;
-    for event in EVENTS {
-        write(&format!("events/kmem/{event}/enable"), "0")?;
-    }
-    Ok((value?, count(&trace)?))
+    let events = EVENTS.map(|event| format!("kmem/{event}"));
+    let events = events.each_ref().map(String::as_str);
+    let (value, trace) = tracefs::record(&events, Some(std::process::id()), action)?;
+    Ok((value, count(&trace)?))
 }
 
 /// `NAME=VALUE` in a line.
