@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Result;
 use kvm_bindings::*;
-use nix::errno::Errno::{self, EINPROGRESS, EIO, ENOTTY};
+use nix::errno::Errno::{self, EINPROGRESS, EIO, ENOMEM, ENOTTY};
 use sev_vm::cmd::Answer;
 use sev_vm::guest;
 use sev_vm::host::{Host, VmType};
@@ -223,7 +223,8 @@ fn with_vcpus(host: &Host) -> Result<Subject> {
     Ok(Subject::of(ready(host, &[[0; 4]; 2])?))
 }
 
-pub const INIT2: Call = call(bare, |_, s| s.guest().vm.init2(&mut kvm_sev_init::default()), 0);
+pub const INIT2: Call =
+    vague(&[ENOMEM, EIO], call(bare, |_, s| s.guest().vm.init2(&mut kvm_sev_init::default()), 0));
 pub const REQ_CERTS: Call = call(initialised, |_, s| s.guest().vm.snp_enable_req_certs(), 0);
 pub const CREATE_VCPU: Call = call(started, |_, s| vcpu::create(&s.guest().vm.fd), 0);
 // The context's page comes from the PSP driver, which has no error for it.
