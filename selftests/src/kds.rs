@@ -2,7 +2,8 @@
 //! A stand-in for AMD's key distribution service on this machine alone, so that clients which
 //! ask `https://kdsintf.amd.com` need no change and no network.
 //!
-//! `/sevfw-ca` has the certificates. Name resolution is by `/etc/hosts`, trust by a certificate authority made for the occasion.
+//! `/sevfw-ca` has the certificates. Name resolution is by `/etc/hosts`, trust by a certificate authority
+//! made for the occasion.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -118,6 +118,17 @@ impl Drop for GuestPage {
 /// There are no references to these bytes, either.
 pub(crate) struct IoBuffer(KVVec<u8>);
 
+const WORD: usize = size_of::<u64>();
+
+/// How many words can be copied instead of bytes, from and to multiples of `alignment`.
+const fn whole_words(alignment: usize, len: usize) -> usize {
+    if alignment % WORD == 0 {
+        len / WORD
+    } else {
+        0
+    }
+}
+
 impl IoBuffer {
     /// ENOMEM.
     pub(super) fn new(len: usize) -> Result<Self> {
@@ -140,8 +151,8 @@ impl IoBuffer {
 
     /// The address of the word `index` of the first `len` bytes.
     fn word_at(&self, index: usize, len: usize) -> Option<*mut u64> {
-        let offset = index.checked_mul(size_of::<u64>())?;
-        let end = offset.checked_add(size_of::<u64>())?;
+        let offset = index.checked_mul(WORD)?;
+        let end = offset.checked_add(WORD)?;
 
         if end > len.min(self.len()) {
             return None;
@@ -168,7 +179,13 @@ impl IoBuffer {
 
     /// Copies bytes of a guest's page at `offset` to the beginning.
     pub(super) fn copy_from(&self, page: Bytes<'_>, offset: usize, len: usize) {
-        for n in 0..len {
+        let words = whole_words(offset, len);
+
+        for n in 0..words {
+            let word = page.read(offset.wrapping_add(n.wrapping_mul(WORD)));
+            self.set_word(n, len, word);
+        }
+        for n in words.wrapping_mul(WORD)..len {
             if let Some(at) = self.at(n) {
                 // SAFETY: In bounds; KVM does not use the buffer now.
                 unsafe { at.write(page.read(offset.wrapping_add(n))) }
@@ -178,14 +195,18 @@ impl IoBuffer {
 
     /// Copies a part to a guest's page at `offset`.
     pub(super) fn copy_to(&self, part: Range<usize>, page: Bytes<'_>, offset: usize) {
-        let mut to = offset;
+        let words = whole_words(part.start | offset, part.len());
+        let first = part.start / WORD;
 
-        for index in part {
-            if let Some(at) = self.at(index) {
+        for n in 0..words {
+            let word = self.word(first.wrapping_add(n), part.end);
+            page.write(offset.wrapping_add(n.wrapping_mul(WORD)), word);
+        }
+        for n in words.wrapping_mul(WORD)..part.len() {
+            if let Some(at) = self.at(part.start.wrapping_add(n)) {
                 // SAFETY: In bounds; KVM does not use the buffer now.
-                page.write(to, unsafe { at.read() });
+                page.write(offset.wrapping_add(n), unsafe { at.read() });
             }
-            to = to.wrapping_add(1);
         }
     }
 

@@ -149,7 +149,8 @@ fn changed(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Strin
     };
     let states: BTreeSet<&str> = before.keys().chain(now.keys()).map(String::as_str).collect();
     let more = states.into_iter().map(|state| (state, count(now, state) - count(before, state)));
-    more.filter(|(_, more)| *more != 0).map(|(state, more)| format!(" {state}={more}")).collect()
+    let changed = more.filter(|(_, more)| *more != 0);
+    changed.map(|(state, more)| format!(" {state}={more}")).collect::<Vec<_>>().concat()
 }
 
 /// A file of the cgroup that the sequences run in.

@@ -18,9 +18,7 @@ use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
 use sev_vm::mem::PAGE;
 use sev_vm::snp::policy;
-use sev_vm::snp_guest::{
-    Actor, BUFFERS, MEMORY, Outcome, PRIVATE, Setup, SnpGuest, answer,
-};
+use sev_vm::snp_guest::{Actor, BUFFERS, MEMORY, PRIVATE, Setup, answer};
 use sev_vm::snp_guest_message::{
     Channel, CpuidRow, HEADER, cpuid_request, field, key_request, kind, report_request, status,
 };
