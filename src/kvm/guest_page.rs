@@ -195,14 +195,15 @@ impl IoBuffer {
 
     /// Copies a part to a guest's page at `offset`.
     pub(super) fn copy_to(&self, part: Range<usize>, page: Bytes<'_>, offset: usize) {
-        let words = whole_words(part.start | offset, part.len());
+        let len = part.end.saturating_sub(part.start);
+        let words = whole_words(part.start | offset, len);
         let first = part.start / WORD;
 
         for n in 0..words {
             let word = self.word(first.wrapping_add(n), part.end);
             page.write(offset.wrapping_add(n.wrapping_mul(WORD)), word);
         }
-        for n in words.wrapping_mul(WORD)..part.len() {
+        for n in words.wrapping_mul(WORD)..len {
             if let Some(at) = self.at(part.start.wrapping_add(n)) {
                 // SAFETY: In bounds; KVM does not use the buffer now.
                 page.write(offset.wrapping_add(n), unsafe { at.read() });
