@@ -40,19 +40,33 @@ PATTERN = re.compile(TIMESTAMP + r"(?:[\w-]+: )?(?:" + "|".join(COMPLAINTS) + ")
 HARMLESS = re.compile(r"WARNING: (?:CPU0 microcode|Spectre|unprivileged eBPF)", re.IGNORECASE)
 
 
-def complaints(log: str) -> list[str]:
-    """The lines that say that something is wrong with the kernel."""
+# guest/init says this when kmemleak has found what the kernel lost before any module was loaded:
+# that is the kernel's own affair.
+SEARCHED = "vm: kmemleak has looked for what the kernel lost"
+LOST = re.compile(TIMESTAMP + "kmemleak: (?!Kernel memory leak detector disabled)")
+
+
+def complaining(lines: list[str]) -> list[int]:
+    """The indices of the lines that say that something is wrong with the kernel."""
+    searched = next((n for n, line in enumerate(lines) if SEARCHED in line), 0)
     return [
-        line.strip()
-        for line in log.splitlines()
-        if PATTERN.match(line) and not HARMLESS.search(line)
+        n
+        for n, line in enumerate(lines)
+        if PATTERN.match(line)
+        and not HARMLESS.search(line)
+        and not (n < searched and LOST.match(line))
     ]
+
+
+def complaints(log: str) -> list[str]:
+    """Those lines."""
+    lines = log.splitlines()
+    return [lines[n].strip() for n in complaining(lines)]
 
 
 def excerpt(log: str, before: int = 5, after: int = 100) -> str:
     """The surroundings of the first complaint, or the end of a log without any."""
     lines = log.splitlines()
-    first = next((n for n, line in enumerate(lines) if complaints(line)), None)
-    if first is None:
+    if not (found := complaining(lines)):
         return "\n".join(lines[-(before + after) :])
-    return "\n".join(lines[max(0, first - before) : first + after])
+    return "\n".join(lines[max(0, found[0] - before) : found[0] + after])

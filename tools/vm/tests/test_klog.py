@@ -64,6 +64,16 @@ class Complaints(unittest.TestCase):
             with self.subTest(line):
                 self.assertEqual(klog.complaints(line), [])
 
+    def test_what_was_lost_before_modules_were_loaded_does_not_count(self):
+        lost = [line for line in BAD if "kmemleak: " in line]
+        others = [line for line in BAD if line not in lost]
+        marker = f"[   10.000000] {klog.SEARCHED}"
+        disabled = [line.strip() for line in lost if "disabled" in line]
+        self.assertEqual(klog.complaints("\n".join([*lost, marker])), disabled)
+        self.assertEqual(klog.complaints("\n".join([marker, *lost])), [s.strip() for s in lost])
+        log = "\n".join([*others, marker])
+        self.assertEqual(klog.complaints(log), [line.strip() for line in others])
+
     def test_excerpt_surrounds_the_first_complaint(self):
         log = "\n".join([*(f"[    0.000000] line {n}" for n in range(100)), BAD[0], "Call Trace:"])
         excerpt = klog.excerpt(log, before=2, after=10)
