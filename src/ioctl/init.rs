@@ -58,6 +58,9 @@ pub(super) fn init2(call: &Call<'_>, request: &mut Request) -> Outcome {
     initialise(call, params, &mut request.status)
 }
 
+/// Guests without a GHCB have no version of its protocol: 0.
+const NO_VERSION: RangeInclusive<u16> = 0..=0;
+
 /// EINVAL for flags, features and versions that do not exist or are not available.
 fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Outcome<GuestParams> {
     if wanted.flags != 0 {
@@ -76,9 +79,11 @@ fn decode(kind: Kind, wanted: &kvm_sev_init, available: u64) -> Outcome<GuestPar
     };
 
     match kind {
-        Kind::Sev if wanted.vmsa_features == 0 && wanted.ghcb_version == 0 => Ok(GuestParams::Sev),
-        Kind::Sev if wanted.vmsa_features != 0 => Err(EINVAL.because(Reason::VmsaFeatures)),
-        Kind::Sev => Err(EINVAL.because(Reason::GhcbVersion)),
+        Kind::Sev => {
+            features(0)?;
+            version(NO_VERSION)?;
+            Ok(GuestParams::Sev)
+        }
         Kind::SevEs => Ok(GuestParams::SevEs {
             vmsa_features: features(available & !SECURE_TSC)?,
             ghcb_version: version(VERSIONS)?,

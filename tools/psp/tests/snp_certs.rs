@@ -7,7 +7,6 @@ mod common;
 use std::process::Command;
 
 use common::request::Channel;
-use common::snp::*;
 use common::*;
 use openssl::x509::X509;
 use serde_json::Value;
@@ -21,15 +20,6 @@ use zerocopy::{FromZeros, IntoBytes};
 const ASID: u32 = 5;
 const TCB: [u8; 8] = [3, 0, 0, 0, 0, 0, 10, 0];
 const OLDER: [u8; 8] = [2, 0, 0, 0, 0, 0, 9, 0];
-
-/// A running guest with its channel under VMPCK 0.
-fn guest(psp: &mut Psp) -> Channel {
-    psp.snp_launching(GCTX, ASID, POLICY);
-    psp.rmpupdate(GUEST, pre_guest(ASID.into(), 0));
-    psp.snp_update(GCTX, page::SECRETS, GUEST).unwrap();
-    psp.snp_finish(GCTX).unwrap();
-    Channel::new(psp, GCTX, ASID, GUEST, 0)
-}
 
 fn report(psp: &mut Psp, channel: &mut Channel, key_select: u32) -> AttestationReport {
     let mut request = wire::ReportRequest::new_zeroed();
@@ -58,7 +48,7 @@ fn set_tcb(psp: &mut Psp, tcb: [u8; 8]) {
 #[test]
 fn a_report_leads_to_the_root_of_its_chip_and_tcb_version() {
     let mut psp = Psp::snp("chip=a");
-    let mut channel = guest(&mut psp);
+    let mut channel = Channel::of_running(&mut psp, ASID);
     let first = report(&mut psp, &mut channel, 0);
     let certs = ask(&mut psp, "certs");
     assert_eq!(certs, ask(&mut psp, "certs"));
@@ -89,7 +79,7 @@ fn a_report_leads_to_the_root_of_its_chip_and_tcb_version() {
 #[test]
 fn every_signed_byte_of_a_report_counts() {
     let mut psp = Psp::snp("");
-    let mut channel = guest(&mut psp);
+    let mut channel = Channel::of_running(&mut psp, ASID);
     let bytes = report(&mut psp, &mut channel, 0).to_bytes().unwrap();
     let chain = chain(&ask(&mut psp, "certs"), "ask", "vcek");
     for at in [
@@ -113,7 +103,7 @@ fn every_signed_byte_of_a_report_counts() {
 #[test]
 fn a_vlek_has_a_chain_of_its_own() {
     let mut psp = Psp::snp("chip=a");
-    let mut channel = guest(&mut psp);
+    let mut channel = Channel::of_running(&mut psp, ASID);
     for bad in ["hashstick", "hashstick a b", "hashstick é"] {
         assert!(psp.fw.control(bad).starts_with("error: "), "{bad}");
     }
@@ -170,7 +160,7 @@ fn certificates_say_whose_they_are() {
     let der = X509::from_pem(certs["vcek"].as_str().unwrap().as_bytes());
     let der = der.unwrap().to_der().unwrap();
     let holds = |bytes: &[u8]| der.windows(bytes.len()).any(|window| window == bytes);
-    let mut channel = guest(&mut psp);
+    let mut channel = Channel::of_running(&mut psp, ASID);
     let chip = report(&mut psp, &mut channel, 0).chip_id.to_vec();
     assert!(holds(&[&[4, 64][..], &chip].concat()));
     for (part, svn) in [(1, TCB[0]), (2, TCB[1]), (3, TCB[6]), (8, TCB[7])] {

@@ -29,15 +29,6 @@ fn config(psp: &mut Psp, tcb: [u8; 8], flags: u32) -> Outcome {
     psp.ok("SNP_CONFIG", &cmd).map(|_| ())
 }
 
-/// A running guest with its channel under VMPCK 0.
-fn guest(psp: &mut Psp) -> Channel {
-    psp.snp_launching(GCTX, ASID, POLICY);
-    psp.rmpupdate(GUEST, pre_guest(ASID.into(), 0));
-    psp.snp_update(GCTX, page::SECRETS, GUEST).unwrap();
-    psp.snp_finish(GCTX).unwrap();
-    Channel::new(psp, GCTX, ASID, GUEST, 0)
-}
-
 fn init_ex(psp: &mut Psp, flags: u32, max_snp_asid: u16) -> Outcome {
     let mut cmd = wire::InitEx::new_zeroed();
     (cmd.flags, cmd.max_snp_asid) = (U32::new(flags), U16::new(max_snp_asid));
@@ -60,7 +51,7 @@ fn config_is_reported() {
     cmd.reserved[51] = 1;
     assert_eq!(psp.run("SNP_CONFIG", &cmd).0, Status::INVALID_PARAM);
 
-    let mut channel = guest(&mut psp);
+    let mut channel = Channel::of_running(&mut psp, ASID);
     let before = channel.report(&mut psp, [1; 64]).unwrap().report;
     assert_eq!((before.reported_tcb, before.key_info.get()), (TCB, 0));
     assert_ne!(before.chip_id, [0; 64]);
@@ -133,7 +124,7 @@ fn ciphertext_hiding_splits_the_asids() {
 #[test]
 fn a_vlek_signs_unless_vcek_is_asked_for() {
     let mut psp = Psp::snp("chip=a");
-    let mut channel = guest(&mut psp);
+    let mut channel = Channel::of_running(&mut psp, ASID);
     let mut load = wire::VlekLoad::new_zeroed();
     (load.length, load.address) = (U32::new(16), U64::new(BUF2));
     let hashstick = |chip, tcb| {

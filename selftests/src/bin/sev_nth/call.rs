@@ -24,7 +24,20 @@ pub struct Call<S> {
     pub kind: VmType,
 }
 
-/// The usual one of those.
+impl<S> Call<S> {
+    /// One that has no more errors than usual, and leaves the error field alone if no firmware is asked.
+    pub const fn new(
+        kind: VmType,
+        prepare: fn(&Host) -> Result<S>,
+        act: fn(&Host, &mut S) -> Answer,
+        commands: u32,
+    ) -> Self {
+        let expected = if commands == 0 { Answer::OK_KEPT } else { Answer::OK };
+        Self { prepare, act, expected, commands, out_of_memory: ENOMEM, kind }
+    }
+}
+
+/// The usual error of those.
 pub const ENOMEM: &[Errno] = &[Errno::ENOMEM];
 
 /// What a call is made on.

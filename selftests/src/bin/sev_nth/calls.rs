@@ -75,8 +75,7 @@ pub const fn call(
     act: fn(&Host, &mut Subject) -> Answer,
     commands: u32,
 ) -> Call {
-    let expected = if commands == 0 { Answer::OK_KEPT } else { Answer::OK };
-    Call { prepare, act, expected, commands, out_of_memory: call::ENOMEM, kind: VmType::Sev }
+    Call::new(VmType::Sev, prepare, act, commands)
 }
 
 /// The answer to a question for a length.

@@ -80,8 +80,7 @@ pub const fn call(
     act: fn(&Host, &mut Subject) -> Answer,
     commands: u32,
 ) -> Call {
-    let expected = if commands == 0 { Answer::OK_KEPT } else { Answer::OK };
-    Call { prepare, act, expected, commands, out_of_memory: call::ENOMEM, kind: VmType::Snp }
+    Call::new(VmType::Snp, prepare, act, commands)
 }
 
 /// Firmware is asked, but success leaves the error field alone.

@@ -7,8 +7,8 @@ use sevfw::snp::wire;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::snp::{FIRMWARE, OUT};
-use super::{BUF, Outcome, Psp};
+use super::snp::{FIRMWARE, GCTX, OUT, POLICY, page, pre_guest};
+use super::{BUF, GUEST, Outcome, Psp};
 
 /// A guest's end of the channel under one VMPCK.
 pub struct Channel {
@@ -36,6 +36,15 @@ impl Channel {
             vmpck,
             sequence: 0,
         }
+    }
+
+    /// Of a guest that runs now, under VMPCK 0.
+    pub fn of_running(psp: &mut Psp, asid: u32) -> Self {
+        psp.snp_launching(GCTX, asid, POLICY);
+        psp.rmpupdate(GUEST, pre_guest(asid.into(), 0));
+        psp.snp_update(GCTX, page::SECRETS, GUEST).unwrap();
+        psp.snp_finish(GCTX).unwrap();
+        Self::new(psp, GCTX, asid, GUEST, 0)
     }
 
     /// A good header for the next request.
