@@ -99,6 +99,9 @@ pub(crate) struct Transition {
 
 /// `rmp`: an entry of the RMP was changed, or not: `result` is the processor's or the kernel's.
 pub(crate) fn rmp(transition: &Transition, result: i32) {
+    if !traced!(b::__tracepoint_rmp) {
+        return;
+    }
     // SAFETY: No requirements.
     unsafe {
         b::kvm_sev_trace_rmp(
@@ -130,6 +133,9 @@ pub(crate) fn rejected(ioctl: &str, reason: &str, errno: i32) {
 
 /// `asid`: `what` happened to an ASID.
 pub(crate) fn asid(asid: u32, what: &str) {
+    if !traced!(b::__tracepoint_asid) {
+        return;
+    }
     // SAFETY: The string is as long as it says.
     unsafe { b::kvm_sev_trace_asid(asid, what.as_ptr().cast(), what.len()) }
 }
@@ -142,6 +148,9 @@ pub(crate) fn recycled(asids: usize, result: Result) {
 
 /// `context`: an encryption context entered a state, or is gone.
 pub(crate) fn context(asid: u32, kind: &str, state: &str) {
+    if !traced!(b::__tracepoint_context) {
+        return;
+    }
     // SAFETY: The strings are as long as it says.
     unsafe {
         b::kvm_sev_trace_context(

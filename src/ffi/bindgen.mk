@@ -40,7 +40,8 @@ kvm_sev_vars := KVM_X86_.* KVM_SEV_.* SEV_.* TLB_CONTROL_.* VMCB_.* X86_FEATURE_
 	GHCB_.* SNP_PAGE_TYPE_.* SNP_GUEST_VMM_ERR_.* SVM_EXIT_.* SVM_VMGEXIT_.* SVM_IOIO_.* INTERCEPT_.* TRAP_.* DR7_FIXED_1 \
 	MSR_EFER MSR_IA32_CR_PAT MSR_IA32_XSS MSR_TSC_AUX MSR_AMD64_SEV_ES_GHCB \
 	MSR_AMD64_GUEST_TSC_FREQ kvm_host tsc_aux_uret_slot tsc_khz dump_invalid_vmcb \
-	__tracepoint_kvm_vmgexit.* __tracepoint_psp_command
+	__tracepoint_kvm_vmgexit.* __tracepoint_psp_command __tracepoint_rmp __tracepoint_asid \
+	__tracepoint_context
 # Inline functions, for which bindgen makes callable ones.
 kvm_sev_inlines := clr_exception_intercept cpuid get_current_misc_cg put_misc_cg \
 	kvm_find_cpuid_entry kvm_get_vcpu kvm_is_vcpu_creation_in_progress \

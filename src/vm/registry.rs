@@ -37,15 +37,27 @@ pub(crate) enum State {
 }
 
 impl State {
-    const ALL: [(Self, &'static str); 7] = [
-        (State::Initialised, "initialised"),
-        (State::Launching, "launching"),
-        (State::Secret, "secret"),
-        (State::Running, "running"),
-        (State::Sending, "sending"),
-        (State::Sent, "sent"),
-        (State::Receiving, "receiving"),
+    const ALL: [Self; 7] = [
+        State::Initialised,
+        State::Launching,
+        State::Secret,
+        State::Running,
+        State::Sending,
+        State::Sent,
+        State::Receiving,
     ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            State::Initialised => "initialised",
+            State::Launching => "launching",
+            State::Secret => "secret",
+            State::Running => "running",
+            State::Sending => "sending",
+            State::Sent => "sent",
+            State::Receiving => "receiving",
+        }
+    }
 }
 
 /// What is known of a context.
@@ -68,7 +80,7 @@ impl Card {
             state: Atomic::new(State::Initialised as u32),
             pins,
         };
-        this.trace(this.state());
+        this.trace(State::Initialised.name());
         this
     }
 
@@ -78,7 +90,7 @@ impl Card {
 
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u32, Relaxed);
-        self.trace(self.state());
+        self.trace(state.name());
     }
 
     /// The context is, or was, in this state.
@@ -90,9 +102,9 @@ impl Card {
         let state = self.state.load(Relaxed);
 
         State::ALL
-            .iter()
-            .find(|(known, _)| *known as u32 == state)
-            .map_or("?", |(_, name)| name)
+            .into_iter()
+            .find(|known| *known as u32 == state)
+            .map_or("?", State::name)
     }
 }
 
