@@ -17,8 +17,8 @@ def output(*lines: str) -> dict[str, str]:
 
 
 class Compare(unittest.TestCase):
-    def check(self, stock, ours, allowed="", deliberate=0, wrong=0, same=0):
-        result = tool.compare(stock, ours, tool.differences(allowed))
+    def check(self, stock, ours, allowed="", kernel="7.2", deliberate=0, wrong=0, same=0):
+        result = tool.compare(stock, ours, tool.differences(allowed, kernel))
         self.assertEqual((len(result[0]), len(result[1]), result[2]), (deliberate, wrong, same), result)
 
     def test_same(self):
@@ -36,6 +36,14 @@ class Compare(unittest.TestCase):
         stock, ours = output("s.t.a ret=0"), output("s.t.a ret=-1")
         self.check(stock, ours, "s.t.a | ret=0 | ret=-1 | better", deliberate=1)
         self.check(stock, ours, "s.t.a | ret=0 | ret=-2 | better", wrong=1)
+
+    def test_no_difference_any_more(self):
+        entry = "s.t.a | ret=0 | ret=-1 | better | before 7.10"
+        stock, ours = output("s.t.a ret=0"), output("s.t.a ret=-1")
+        self.check(stock, ours, entry, kernel="7.9", deliberate=1)
+        self.check(stock, ours, entry, kernel="7.10", wrong=1)
+        self.check(ours, ours, entry, kernel="7.10", same=1)
+        self.check(ours, ours, entry, kernel="7.9", same=1, wrong=1)
 
     def test_deliberately_missing(self):
         a, b = "s.t.a ret=0", "s.t.b ret=0"
@@ -58,9 +66,9 @@ class Compare(unittest.TestCase):
         self.check({}, {}, wrong=1)
 
     def test_bad_list(self):
-        for text in ("s.t.a | ret=0 | ret=-1", "s.t.a | | b | c", "a|b|c|d\na|b|c|d"):
+        for text in ("s.t.a | ret=0 | ret=-1", "s.t.a | | b | c", "a|b|c|d\na|b|c|d", "a|b|c|d|later"):
             with self.assertRaises(ValueError):
-                tool.differences(text)
+                tool.differences(text, "7.2")
 
 
 if __name__ == "__main__":
