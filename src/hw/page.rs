@@ -102,14 +102,16 @@ impl SaveArea {
         self.0.as_ptr()
     }
 
-    /// The registers, all of them 0, and nothing else in the page.
-    pub(crate) fn zeroed(&mut self) -> &mut sev_es_save_area {
-        // SAFETY: The page is ours, and all fields may be 0. Nobody else has a reference, as `self`
-        // is borrowed exclusively.
-        unsafe {
-            self.as_ptr().cast::<u8>().write_bytes(0, PAGE_SIZE);
-            self.0.as_mut()
-        }
+    /// Everything becomes 0 again.
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: The page is ours. Nobody else has a reference, as `self` is borrowed exclusively.
+        unsafe { self.as_ptr().cast::<u8>().write_bytes(0, PAGE_SIZE) }
+    }
+
+    /// The registers.
+    pub(crate) fn registers(&mut self) -> &mut sev_es_save_area {
+        // SAFETY: As above. The page is initialised, and fields may have any value.
+        unsafe { self.0.as_mut() }
     }
 
     /// The address for the processor, which uses the guest's key.

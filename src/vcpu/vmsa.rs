@@ -45,7 +45,7 @@ use crate::vm::{EncContext, Launched, SnpLaunched};
 /// guest can address. Source: arch/x86/kvm/svm/sev.c; tools that compute measurements use it, too.
 const INITIAL_VMSA_GPA: u64 = 0xffff_ffff_f000;
 
-/// Not for use by the processor yet.
+/// Not for use by the processor yet: all of it is 0.
 pub(super) struct PlainVmsa(SaveArea);
 
 /// With the registers that the guest starts with.
@@ -75,11 +75,17 @@ impl PlainVmsa {
         SaveArea::new().map(Self)
     }
 
+    /// Of a page that was written to, perhaps by the firmware.
+    fn again(mut page: SaveArea) -> Self {
+        page.clear();
+        Self(page)
+    }
+
     /// Writes the registers that userspace set. Errors: see [`Vcpu::write_registers`].
     fn fill(mut self, vcpu: &Vcpu, features: u64) -> Result<FilledVmsa, (Rejection, Self)> {
-        match vcpu.write_registers(self.0.zeroed(), features) {
+        match vcpu.write_registers(self.0.registers(), features) {
             Ok(()) => Ok(FilledVmsa(self.0)),
-            Err(error) => Err((error, self)),
+            Err(error) => Err((error, Self::again(self.0))),
         }
     }
 }
@@ -102,7 +108,7 @@ impl FilledVmsa {
         });
         match result {
             Ok(()) => Ok(self.encrypted(context)),
-            Err(error) => Err((error, PlainVmsa(self.0))),
+            Err(error) => Err((error, PlainVmsa::again(self.0))),
         }
     }
 
@@ -119,13 +125,15 @@ impl FilledVmsa {
             Ok(page) => page,
             Err(error) => {
                 let rejection = error.because(Reason::Rmp);
-                return Err((rejection, Vmsa::Plain(PlainVmsa(self.0))));
+                return Err((rejection, Vmsa::Plain(PlainVmsa::again(self.0))));
             }
         };
 
         match page.update(gctx, PageType::Vmsa, channel, status) {
             Ok(()) => Ok(self.encrypted(context)),
-            Err((error, Fate::Shared)) => Err((error.into(), Vmsa::Plain(PlainVmsa(self.0)))),
+            Err((error, Fate::Shared)) => {
+                Err((error.into(), Vmsa::Plain(PlainVmsa::again(self.0))))
+            }
             Err((error, Fate::Leaked)) => Err((error.into(), Vmsa::Lost)),
         }
     }
