@@ -72,6 +72,7 @@ def lanes(group: str) -> list[list[Stage]]:
             ("in-tree selftests", lambda: kselftest.ensure_all("7.2")),
             ("kernel tree 7.3", lambda: kernel.ensure("7.3")),
             ("module for 7.3", lambda: module.ensure("7.3")),
+            ("in-tree selftests of 7.3", lambda: kselftest.ensure_all("7.3")),
         ]
     return [
         kernel_lane,
