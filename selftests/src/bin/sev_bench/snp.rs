@@ -12,7 +12,9 @@ use sev_vm::snp_guest::{PRIVATE, Setup, SnpGuest, Vmm};
 use sev_vm::snp_guest_psc::{Entry, Psc};
 use sev_vm::snp_guest_vmsa::{Creation, Vmsa};
 
-use crate::{Bench, GHCB, VALUES, answered, good, vmgexits};
+use crate::Bench;
+use crate::exits::{GHCB, VALUES, answered, vmgexits};
+use crate::sev::good;
 
 const AREA: usize = guest::PRIVATE as usize;
 /// Registration of a GHCB at this address, by the MSR protocol.
