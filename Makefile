@@ -12,7 +12,7 @@ KERNEL ?= $(shell uname -r)
 enter := tools/env/enter
 module := build/kvm-amd.ko
 
-.PHONY: all module load unload run check check-debug compare bench intree stats clean clean-cache help
+.PHONY: all module load unload run check check-long check-debug compare bench intree stats clean clean-cache help
 all: module
 
 ifneq ($(KOUT),)
@@ -32,7 +32,7 @@ load:
 unload:
 	@tools/env/swap unload
 
-run check check-debug bench:
+run check check-long check-debug bench:
 	@$(enter) tools/env/drive $@
 
 # N: number of sequences, SEED: of the first one.
@@ -66,6 +66,7 @@ help:
 	@echo "make check        set everything up and run every test"
 	@echo "make compare      random sequences of ioctls on the stock module and on ours, answers compared"
 	@echo "                  N=20000 SEED=7    so many, from that seed on"
+	@echo "make check-long   run what takes long and says little new: the stock module, ten times"
 	@echo "make check-debug  run those of the module on a debug kernel, which is built first"
 	@echo "make bench        count the instructions of each operation, in C and in Rust"
 	@echo "make intree KSRC=DIR  put SEV in Rust into a kernel source tree, as an option of KVM"

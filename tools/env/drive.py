@@ -18,7 +18,7 @@ from .processes import kill_group
 from .progress import StepError
 
 TABLE = Path(__file__).with_name("checks")
-GROUPS = ("run", "check", "check-debug", "bench")
+GROUPS = ("run", "check", "check-long", "check-debug", "bench")
 FAILURE_LINES = 150  # a report of the kernel is long
 # Two at a time: a VM leaves a CPU idle now and then.
 JOBS = 2
