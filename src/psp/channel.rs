@@ -58,7 +58,10 @@ impl Channel<'_> {
             Channel::Kernel => unsafe { bindings::sev_do_cmd(C::ID as i32, buffer, &mut code) },
         };
         *status = FwStatus::new(code as u32);
-        let result = kernel::error::to_result(ret);
+        let result = match ret {
+            0 => Ok(()),
+            _ => kernel::error::to_result(ret),
+        };
         if let Some(stopwatch) = stopwatch {
             let status = (status.code(), status.name().unwrap_or("unknown"));
             trace::command(C::NAME, command.guest(), status, result, &stopwatch);

@@ -3,10 +3,12 @@
 //!
 //! It holds descriptions, not contexts, and so keeps none of them alive.
 
+// The kernel's own atomics are calls.
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use kernel::fmt;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode};
-use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 use super::binding::Role;
@@ -65,9 +67,9 @@ pub(crate) struct Card {
     asid: Asid,
     kind: Kind,
     /// 0 until the firmware knows the guest.
-    handle: Atomic<u32>,
+    handle: AtomicU32,
     /// Of a [`State`].
-    state: Atomic<u32>,
+    state: AtomicU32,
     pins: Arc<PinAccount>,
 }
 
@@ -76,8 +78,8 @@ impl Card {
         let this = Self {
             asid,
             kind,
-            handle: Atomic::new(0),
-            state: Atomic::new(State::Initialised as u32),
+            handle: AtomicU32::new(0),
+            state: AtomicU32::new(State::Initialised as u32),
             pins,
         };
         this.trace(State::Initialised.name());
