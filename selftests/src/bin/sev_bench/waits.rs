@@ -55,9 +55,11 @@ fn operation<T: 'static>(action: impl FnOnce() -> Result<T> + 'static) -> Result
     Ok(Box::new(|| Ok(Box::new(action()?))))
 }
 
+type Prepare = fn(&Host) -> Result<Operation>;
+
 /// Names of operations on VMs that have nothing to do with the one whose command is executed, whether
 /// they need the firmware themselves, and what to prepare.
-const OPERATIONS: [(&str, bool, fn(&Host) -> Result<Operation>); 9] = [
+const OPERATIONS: [(&str, bool, Prepare); 9] = [
     ("GUEST_STATUS", true, |host| {
         let vm = Vm::started(host, 0)?;
         operation(|| Ok((vm.state()?, vm)))
@@ -69,7 +71,10 @@ const OPERATIONS: [(&str, bool, fn(&Host) -> Result<Operation>); 9] = [
     }),
     ("close of a VM before LAUNCH_START", false, |host| {
         let vm = Vm::sev(host)?;
-        operation(|| Ok(drop(vm)))
+        operation(|| {
+            drop(vm);
+            Ok(())
+        })
     }),
     ("COPY_ENC_CONTEXT_FROM", false, |host| {
         let (source, destination) = pair(host)?;
