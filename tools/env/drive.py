@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make run`, `make check`, `make check-debug`: set everything up, then run what `checks` lists."""
+"""`make run`, `make check` and the like: set everything up, then run what `checks` lists."""
 
 import argparse
 import os
@@ -64,6 +64,11 @@ def lanes(group: str) -> list[list[Stage]]:
             ("debug kernel", lambda: kernel.ensure("debug")),
             ("module for debug", lambda: module.ensure("debug")),
             ("in-tree selftests", lambda: kselftest.ensure_all("debug")),
+        ]
+    elif group == "check-long":
+        kernel_lane += [
+            ("in-tree kernel", lambda: kernel.ensure("intree")),
+            ("in-tree selftests", lambda: kselftest.ensure_all("intree")),
         ]
     else:
         kernel_lane += [("module for 7.2", lambda: module.ensure("7.2"))]

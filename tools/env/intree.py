@@ -31,6 +31,8 @@ IN_KCONFIG = f"""\
 source "{HERE}/Kconfig"
 
 {OPTION}"""
+# All of this project that gets there.
+INPUTS = (Path(__file__), SRC / "src", SRC / "Kconfig", SRC / "uapi/asm" / HEADER.name)
 EDITS = ((KVM / "Makefile", OBJECT, IN_MAKEFILE), (KVM / "Kconfig", OPTION, IN_KCONFIG))
 
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel trees, one for each patch level and version of the scripts that make it.
 
-/cache/kernel/SERIES (7.2, 7.3, debug) names the tree that was made last:
+/cache/kernel/SERIES (7.2, 7.3, debug, intree) names the tree that was made last:
     src/      source (KSRC), without bulk that neither modules nor selftests need
     build/    build tree (KOUT), modules_prepare done: the modules built against it load
               on the stock image
-    image/    vmlinuz and lib/modules/RELEASE, from the stock packages (of debug: built)
+    image/    vmlinuz and lib/modules/RELEASE, from the stock packages (of debug and
+              intree: built)
     version   RELEASE, e.g. 7.2.12+deb13-amd64
+Of intree there is no src and build, as nothing is built against it.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from . import cache, debian, debug_tree, kernel_tree, progress
+from . import cache, debian, debug_tree, intree_kernel, kernel_tree, progress
 from .progress import StepError
 
 KERNELS = cache.CACHE / "kernel"
@@ -36,17 +38,19 @@ def find(kernel: str) -> Path | None:
 
 
 def ensure(kernel: str, update: bool = False) -> Path:
-    """Returns the tree of `kernel`, a series, a release or `debug`, made now if there is none.
+    """Returns the tree of `kernel`, a series, a release, `debug` or `intree`, made now if there is none.
 
     `update` asks the mirror for a newer patch level of a series first.
     """
     if kernel == debug_tree.NAME:
         return debug_tree.ensure(ensure(debug_tree.BASE, update))
+    if kernel == intree_kernel.NAME:
+        return intree_kernel.ensure(ensure(intree_kernel.BASE, update))
     series = debian.series_of(kernel)
     if series not in SERIES:
         raise StepError(
-            f"kernel {kernel} is not supported; choose a Debian kernel, {' or '.join(SERIES)}, "
-            f"or {debug_tree.NAME}"
+            f"kernel {kernel} is not supported; choose a Debian kernel, {', '.join(SERIES)}, "
+            f"{debug_tree.NAME} or {intree_kernel.NAME}"
         )
     entry = find(kernel)
     if entry and not update:
@@ -70,7 +74,9 @@ def make_command(tree: Path, *arguments: str) -> list[str | Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/env/kernel", description="Prepare a kernel tree.")
-    parser.add_argument("kernel", help="a series (7.2), a release (7.2.12+deb13-amd64), or debug")
+    parser.add_argument(
+        "kernel", help="a series (7.2), a release (7.2.12+deb13-amd64), debug or intree"
+    )
     parser.add_argument("--update", action="store_true", help="look for a newer patch level")
     arguments = parser.parse_args()
     try:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import cache, kernel, progress
+from . import cache, intree_kernel, kernel, progress
 from .progress import StepError
 
 SOURCES = cache.SRC / "src"
@@ -15,10 +15,12 @@ KEEP = 4  # modules of each release: other checkouts use this cache as well
 
 
 def ensure(name: str) -> Path:
-    """The module for the kernel `name`, a series, a release or `debug`."""
+    """The module for the kernel `name`, a series, a release, `debug` or `intree`, whose own it is."""
     if override := os.environ.get("SEV_MODULE"):
         return Path(override)
     tree = kernel.ensure(name)
+    if name == intree_kernel.NAME:
+        return intree_kernel.module_of(tree)
     release = (tree / "version").read_text().strip()
     key = cache.key_of(tree.name, Path(__file__).read_bytes(), SOURCES, cache.SRC / "uapi")
     entry = cache.CACHE / "module" / f"{release}-{key}"
