@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * KVM emulates an SEV guest's access to a device from the bytes of the instruction
- * that the nested page fault reports, since it cannot read them from memory.
+ * that the nested page fault reports, since it cannot read them from memory; and a write
+ * of CR0 from the register that the selective intercept reports.
  */
 #include <stdio.h>
 #include <string.h>
@@ -31,6 +32,11 @@ asm(".pushsection .rodata\n"
     ".balign 4096\n"
     ".globl guest_code, guest_code_end\n"
     "guest_code:\n"
+    "	mov %cr0, %r9\n"
+    "	or $0x40000, %r9\n"	/* AM */
+    "	mov %r9, %cr0\n"
+    "	mov %cr0, %r10\n"
+    "	mov %r10, 0x20018\n"
     "	mov $0x80000000, %ebx\n"
     "	movl $0x89abcdef, 0x10(%rbx)\n"
     "	movabs $0x0123456789abcdef, %rax\n"
@@ -80,6 +86,7 @@ int main(void)
 	report(reason == KVM_EXIT_HLT, "the guest ran to its end (exit reason %u)", reason);
 	report(told[0] == accesses[2].value && told[1] == accesses[3].value &&
 	       told[2] == accesses[5].value, "it read %#lx, %#lx and %#lx", told[0], told[1], told[2]);
+	report(told[3] & 0x40000, "it wrote CR0, which is now %#lx", told[3]);
 	guest_end(guest);
 	return failures() != 0;
 }

@@ -48,7 +48,7 @@ static void large_page(void)
 	raises("not validated", guest_do(READ, DATA, 0, 0), VC, 0x404);
 	result("not aligned", guest_do(PVALIDATE, DATA + PAGE, 1, 1), FAIL_INPUT, false);
 	result("valid", guest_do(PVALIDATE, DATA, 1, 1), SUCCESS, false);
-	result("valid again", guest_do(PVALIDATE, DATA, 1, 1), SUCCESS, true);
+	result("valid again", guest_do(PVALIDATE, DATA + 8, 1, 1), SUCCESS, true);
 	result("write", guest_do(WRITE, DATA + 0x5008, 77, 0), DATA + 0x5008, false);
 	result("read", guest_do(READ, DATA + 0x5008, 0, 0), 77, false);
 	fault("4 KiB of 2 MiB", guest_do(PVALIDATE, DATA + PAGE, 0, 1), READ_FAULT | NPF_SIZEM,
