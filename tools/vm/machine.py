@@ -39,7 +39,7 @@ class Machine:
     append: str = ""
 
     def arguments(self, fds: dict[str, int]) -> list[str]:
-        """The command line; `fds` are the far ends of PORTS, `console` and `qmp`."""
+        """The command line; `fds` are the far ends of PORTS and `qmp`, and the file `console`."""
         arguments = [str(self.qemu), "-nodefaults", "-no-reboot", "-display", "none"]
         for directory in BIOS_DIRECTORIES:
             arguments += ["-L", directory]
@@ -59,7 +59,9 @@ class Machine:
         for name in PORTS:
             arguments += ["-chardev", f"socket,id={name},fd={fds[name]}"]
             arguments += ["-device", f"virtserialport,chardev={name},name={name}"]
-        arguments += ["-chardev", f"socket,id=console,fd={fds['console']}"]
+        # A socket would be full now and then, and the kernel does not wait long before it goes on
+        # with the next character.
+        arguments += ["-chardev", f"file,id=console,path=/dev/fd/{fds['console']}"]
         arguments += ["-serial", "chardev:console"]
         arguments += ["-chardev", f"socket,id=qmp,fd={fds['qmp']}"]
         arguments += ["-mon", "chardev=qmp,mode=control"]

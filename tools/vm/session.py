@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -14,7 +15,7 @@ from . import figures
 from .machine import PORTS, Machine
 from .qmp import Psp, Qmp, QmpError
 
-CHANNELS = (*PORTS, "console", "qmp")
+CHANNELS = (*PORTS, "qmp")
 # A firmware reply can be long (a log of commands).
 LINE_LIMIT = 16 << 20
 QUIT_PATIENCE = 5  # seconds
@@ -38,7 +39,7 @@ class Result:
     status: int | None = None  # of the command; None: it did not end
     problems: list[str] = field(default_factory=list)  # of the machine
     timed_out: bool = False
-    console: bytearray = field(default_factory=bytearray)
+    console: bytes = b""
     qemu_errors: str = ""
     files: bytes = b""  # tar
 
@@ -60,12 +61,17 @@ class Session:
         self.result = Result()
 
     async def run(self, timeout: float) -> Result:
-        process = await self._start()
+        with tempfile.TemporaryFile() as console:
+            await self._run(timeout, console.fileno())
+            self.result.console = console.read()
+        return self.result
+
+    async def _run(self, timeout: float, console: int) -> None:
+        process = await self._start(console)
         tasks = [
             asyncio.create_task(self._copy("out", self._out.write, self._out.flush)),
             asyncio.create_task(self._copy("err", self._err.write, self._err.flush)),
             asyncio.create_task(self._copy("files", self._files.extend)),
-            asyncio.create_task(self._copy("console", self.result.console.extend)),
         ]
         assert process.stderr
         errors = asyncio.create_task(process.stderr.read())
@@ -92,11 +98,10 @@ class Session:
         closing = (writer.wait_closed() for writer in self._writers.values())
         await asyncio.gather(*closing, return_exceptions=True)
         self.result.files = bytes(self._files)
-        return self.result
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self, console: int) -> asyncio.subprocess.Process:
         pairs = {name: socket.socketpair() for name in CHANNELS}
-        fds = {name: far.fileno() for name, (_, far) in pairs.items()}
+        fds = {name: far.fileno() for name, (_, far) in pairs.items()} | {"console": console}
         # A group of its own, to be killed whole; setpriv kills it if the runner is killed.
         process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "KILL", "--"),

@@ -2,6 +2,7 @@
 """The runner as a whole, with the stock module: boots VMs, hence not found by discovery."""
 
 import json
+import re
 import subprocess
 import tempfile
 import unittest
@@ -49,6 +50,17 @@ class Boot(unittest.TestCase):
             self.assertEqual((directory / "out/upper case").read_text(), "TEXT\n")
             self.assertIn("Linux version", (directory / "out/version").read_text())
             self.assertIn("kvm_amd: SEV enabled (ASIDs ", (directory / "log").read_text())
+
+    def test_the_kernel_log_is_whole(self):
+        with tempfile.TemporaryDirectory() as name:
+            log = Path(name) / "log"
+            status, _, err = run("--log", log, "--", "true")
+            self.assertEqual(status, 0, err)
+            # What is printed before the console is there comes at once, faster than ever again.
+            lines = log.read_text().splitlines()
+            self.assertGreater(len(lines), 200)
+            odd = [line for line in lines if not re.match(r"\[ *\d+\.\d{6}\] ", line)]
+            self.assertEqual(odd, [])
 
     def test_firmware_requests(self):
         status, out, err = run(

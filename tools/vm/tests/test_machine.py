@@ -47,7 +47,10 @@ class Arguments(unittest.TestCase):
     def test_every_channel_has_its_descriptor(self):
         line = " ".join(arguments())
         for name, fd in FDS.items():
-            self.assertIn(f"socket,id={name},fd={fd}", line)
+            if name == "console":
+                self.assertIn(f"file,id=console,path=/dev/fd/{fd}", line)
+            else:
+                self.assertIn(f"socket,id={name},fd={fd}", line)
 
 
 if __name__ == "__main__":

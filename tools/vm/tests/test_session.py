@@ -19,6 +19,7 @@ from vm.machine import Machine
 PRELUDE = """
 import json, os, socket, sys, threading, time
 fds = json.loads(sys.argv[1])
+console = open(f"/dev/fd/{fds.pop('console')}", "wb", buffering=0)
 port = {name: socket.socket(fileno=fd) for name, fd in fds.items()}
 qmp = port["qmp"].makefile("rw")
 counters = '{"contexts": 0, "asids_bound": 0}'
@@ -76,7 +77,7 @@ class Runs(unittest.TestCase):
     def test_console_and_files_are_kept(self):
         script = WELL.replace('"unload 0"', '"got 0", "unload 0"').replace(
             'say("got',
-            'port["files"].sendall(b"tar"); port["console"].sendall(b"log\\r\\n"); say("got',
+            'port["files"].sendall(b"tar"); console.write(b"log\\r\\n"); say("got',
         )
         result, _, _ = run(script)
         self.assertEqual((result.files, result.log), (b"tar", "log\n"))
@@ -120,7 +121,7 @@ say("done"); forever()
         self.assertEqual(result.problems, ["the VM could not be set up: modprobe ccp (status 1)"])
 
     def test_a_panic_ends_the_machine(self):
-        result, _, _ = run('say("end"); hear(); port["console"].sendall(b"panic"); os._exit(0)')
+        result, _, _ = run('say("end"); hear(); console.write(b"panic"); os._exit(0)')
         self.assertIsNone(result.status)
         self.assertEqual(result.log, "panic")
         self.assertIn("the machine ended by itself", result.problems[0])
@@ -149,7 +150,7 @@ class TimeOut(unittest.TestCase):
 import subprocess
 child = subprocess.Popen(["sleep", "3600"])
 open({str(pids)!r}, "w").write(f"{{os.getpid()}} {{child.pid}}")
-port["console"].sendall(b"so far")
+console.write(b"so far")
 forever()
 """
             start = time.monotonic()
