@@ -34,9 +34,10 @@ pub const PATCHWORK: [usize; 16] = [0, 1, 2, 5, 4, 3, 8, 9, 12, 14, 15, 16, 17, 
 
 /// Huge pages to choose from: the kernel has to be booted with so many.
 const POOL: usize = 192;
-/// Page frames of the chosen ones, this and every `SPACING`-th.
-const FIRST_FRAME: u64 = 0x1_0000;
-const SPACING: u64 = 0x800;
+/// Page frames of the VMs' memory, this and every `SPACING`-th: those that the kernel takes for
+/// huge pages first when it boots.
+const FIRST_FRAME: u64 = 0x6000;
+const SPACING: u64 = 0x400;
 
 const BASE: usize = 0x1000_0000_0000;
 const STRIDE: usize = 2 * GUEST;
@@ -199,7 +200,8 @@ fn frame(addr: u64) -> Result<u64> {
     Ok(entry & ((1 << 55) - 1))
 }
 
-/// Puts one huge page to each of `places`: those at certain physical addresses out of many.
+/// Puts one huge page to each of `places`: to the VMs', those at certain physical addresses out of
+/// many, and any to the rest.
 fn huge_pages(pool: usize, places: &[usize]) -> Result<()> {
     let huge = MapFlags::MAP_HUGETLB | MapFlags::MAP_PRIVATE;
     map(pool, POOL * GUEST, READ_WRITE, huge).context("boot with hugepages=192")?;
@@ -209,25 +211,27 @@ fn huge_pages(pool: usize, places: &[usize]) -> Result<()> {
         unsafe { (page(i) as *mut u8).write_volatile(0) };
     }
     let frames: Vec<u64> = (0..POOL).map(|i| frame(page(i) as u64)).collect::<Result<_>>()?;
-    for (n, place) in places.iter().enumerate() {
-        let wanted = FIRST_FRAME + n as u64 * SPACING;
-        let found = frames.iter().position(|frame| *frame == wanted);
-        let i = found.with_context(|| format!("no huge page at frame {wanted:#x}"))?;
+    let of_vm = |n| FIRST_FRAME + n as u64 * SPACING;
+    let mut order: Vec<usize> = (0..VMS)
+        .map(|n| {
+            let found = frames.iter().position(|frame| *frame == of_vm(n));
+            found.with_context(|| format!("no huge page at frame {:#x}", of_vm(n)))
+        })
+        .collect::<Result<_>>()?;
+    let others: Vec<usize> = (0..POOL).filter(|i| !order.contains(i)).collect();
+    order.extend(others);
+    let (chosen, rest) = order.split_at(places.len());
+    for (i, place) in chosen.iter().zip(places) {
         let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
-        let (old, new) = (pointer(page(i))?, pointer(*place)?);
+        let (old, new) = (pointer(page(*i))?, pointer(*place)?);
         // SAFETY: a page of the mapping moves to a place where nothing is mapped.
         unsafe { mman::mremap(old, GUEST, GUEST, flags, Some(new))? };
     }
-    for i in (0..POOL).filter(|i| !taken(&frames, *i, places.len())) {
+    for i in rest {
         // SAFETY: as above; nobody uses the rest.
-        unsafe { mman::munmap(pointer(page(i))?, GUEST)? };
+        unsafe { mman::munmap(pointer(page(*i))?, GUEST)? };
     }
     Ok(())
-}
-
-/// Whether page i of the pool was given to one of the first `count` VMs.
-fn taken(frames: &[u64], i: usize, count: usize) -> bool {
-    (0..count as u64).any(|n| frames[i] == FIRST_FRAME + n * SPACING)
 }
 
 fn pointer(addr: usize) -> Result<NonNull<libc::c_void>> {
