@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cache, firmware, kernel, kselftest, module, progress, qemu, rust
+from . import cache, clients, firmware, kernel, kselftest, module, progress, qemu, rust
 from .processes import kill_group
 from .progress import StepError
 
@@ -79,14 +79,14 @@ def lanes(group: str) -> list[list[Stage]]:
             ("module for 7.3", lambda: module.ensure("7.3")),
             ("in-tree selftests of 7.3", lambda: kselftest.ensure_all("7.3")),
         ]
-    return [
-        kernel_lane,
-        [
-            ("QEMU", qemu.ensure),
-            ("PSP firmware", firmware.ensure),
-            ("programs for the VM", rust.programs),
-        ],
+    host_lane: list[Stage] = [
+        ("QEMU", qemu.ensure),
+        ("PSP firmware", firmware.ensure),
+        ("programs for the VM", rust.programs),
     ]
+    if group == "check":
+        host_lane += [("third-party clients", clients.ensure)]
+    return [kernel_lane, host_lane]
 
 
 def set_up(group: str) -> None:
