@@ -116,6 +116,9 @@ fn each<S: Subject>(t: &mut Test, call: &Call<S>) -> Result<()> {
         let (answer, failed) = failing.nth(n, || (call.act)(&host, &mut subject))?;
         if !failed {
             t.case("none_failed", answer, call.expected);
+            if !host.is_ours() {
+                t.leaks_charges(call.stock_keeps);
+            }
             break;
         }
         let mut complain = |what: &str| {

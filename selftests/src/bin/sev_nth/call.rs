@@ -20,6 +20,9 @@ pub struct Call<S> {
     /// Its errors when there is no memory.
     #[allow(dead_code, reason = "the tests of firmware commands do not care")]
     pub out_of_memory: &'static [Errno],
+    /// SEV charges that the stock module keeps for good when it succeeds.
+    #[allow(dead_code, reason = "the tests of firmware commands do not care")]
+    pub stock_keeps: u64,
     /// What the host has to offer.
     pub kind: VmType,
 }
@@ -33,7 +36,7 @@ impl<S> Call<S> {
         commands: u32,
     ) -> Self {
         let expected = if commands == 0 { Answer::OK_KEPT } else { Answer::OK };
-        Self { prepare, act, expected, commands, out_of_memory: ENOMEM, kind }
+        Self { prepare, act, expected, commands, out_of_memory: ENOMEM, stock_keeps: 0, kind }
     }
 }
 
