@@ -44,6 +44,7 @@ void print_hex(uint64_t value);
 
 /* One check: its name, what is, and what should be */
 void expect(const char *what, uint64_t is, uint64_t should);
+/* The status to exit with: 2 if all is well, as QEMU has 1 of its own */
 int finish(void);
 int unexpected(uint64_t at);
 
