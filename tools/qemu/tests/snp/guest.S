@@ -51,6 +51,7 @@ next:
 	je do_rdmsr
 	cmp $7, %rsi
 	je do_spin
+	ja do_rmpquery
 	rdtsc
 	shl $32, %rdx
 	or %rdx, %rax
@@ -67,6 +68,9 @@ do_pvalidate:
 	jmp result
 do_rmpadjust:
 	.byte 0xf3, 0x0f, 0x01, 0xfe
+	jmp result
+do_rmpquery:
+	.byte 0xf3, 0x0f, 0x01, 0xfd
 	jmp result
 do_read:
 	invlpg (%rax)
@@ -85,6 +89,8 @@ do_rdmsr:
 	rdmsr
 result:
 	mov %rax, RAX(%rbx)
+	mov %rcx, RCX(%rbx)
+	mov %rdx, RDX(%rbx)
 	pushf
 	pop %rax
 	mov %rax, FLAGS(%rbx)

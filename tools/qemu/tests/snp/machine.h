@@ -49,7 +49,8 @@ int finish(void);
 int unexpected(uint64_t at);
 
 /* CPUID: EAX */
-#define SECURE_TSC	(1u << 8)	/* of Fn8000_001F */
+#define RMPQUERY	(1u << 6)	/* of Fn8000_001F */
+#define SECURE_TSC	(1u << 8)
 #define RMPREAD		(1u << 21)
 uint32_t cpuid(uint32_t leaf);
 uint64_t rdtsc(void);
@@ -92,7 +93,7 @@ uint32_t rmpread(uint64_t spa, uint64_t entry[2]);
 #define GUEST_SPA	0x6000000ul
 #define GUEST_DATA	LARGE
 #define GUEST_VMSA	0x8000ul
-enum op { PVALIDATE, RMPADJUST, READ, WRITE, EXECUTE, RDMSR, RDTSC, SPIN };
+enum op { PVALIDATE, RMPADJUST, READ, WRITE, EXECUTE, RDMSR, RDTSC, SPIN, QUERY };
 struct request {
 	uint64_t op, rax, rcx, rdx, flags, vector, code;
 };

@@ -14,6 +14,7 @@ int main(void)
 	host_tests();
 	guest_tests();
 	vmpl_tests();
+	query_tests();
 	tsc_tests();
 	use_tests();
 	return finish();
