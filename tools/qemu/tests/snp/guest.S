@@ -10,10 +10,14 @@
 	.set FLAGS, 32
 	.set VECTOR, 40
 	.set CODE, 48
+	/* enum op */
+	.set READ, 2
+	.set WRITE, 3
+	.set EXECUTE, 4
 
 	.section .rodata
 	.balign 4096
-	.global guest_code, guest_code_end
+	.global guest_code
 guest_code:
 	/* IDT: at the end of the page of code, made here as the gates hold addresses in pieces */
 	lea idt(%rip), %rdi
@@ -117,5 +121,30 @@ gdt_pointer:
 	.quad 0
 	.balign 16
 idt:	.skip 30 * 16
-guest_code_end:
+
+	/*
+	 * What runs without paging, where nothing can be shared: RAX says what to do with the
+	 * address in RBX. The IDT would be at 0, where the guest has no memory.
+	 */
+	.balign 4096
+	.code32
+	.global guest_unpaged_code
+guest_unpaged_code:
+	cmp $READ, %eax
+	je 1f
+	cmp $WRITE, %eax
+	je 2f
+	cmp $EXECUTE, %eax
+	je 3f
+	mov %ebx, %eax
+	mov $1, %edx
+	.byte 0xf3, 0x0f, 0x01, 0xfd	/* RMPQUERY */
+	jmp 4f
+1:	mov (%ebx), %eax
+	jmp 4f
+2:	mov %eax, (%ebx)
+	jmp 4f
+3:	jmp *%ebx
+4:	rep; vmmcall			/* VMGEXIT */
+	.code64
 	.section .note.GNU-stack, "", @progbits

@@ -270,7 +270,7 @@ uint32_t rmpread(uint64_t spa, uint64_t entry[2])
 	return result;
 }
 
-/* Guest. Its pages: 1 code, 2-5 tables, 6 stack, 7 shared, 8 VMSA */
+/* Guest. Its pages: 1 code, 2-5 tables, 6 stack, 7 shared, 8 VMSA, 9 code without paging */
 
 #define PAGE_AT(name)	static uint8_t name[4096] __attribute__((aligned(4096)))
 static uint8_t vmcbs[2][4096] __attribute__((aligned(4096)));
@@ -279,7 +279,7 @@ PAGE_AT(vmsa);
 PAGE_AT(msrpm_iopm);
 static uint64_t npt[8][512] __attribute__((aligned(4096)));
 static int tables;
-extern const uint8_t guest_code[], guest_code_end[];
+extern const uint8_t guest_code[], guest_unpaged_code[];
 void vmrun(uint64_t vmcb);
 
 volatile struct request *request = (void *)(GUEST_SPA + 0x7000);
@@ -365,6 +365,7 @@ void guest_init(void)
 		page[i] = (i * PAGE) | 3 | (i == 7 ? 0 : C_BIT);
 	put(0x5000, page);
 	put(0x6000, page);
+	put(0x9000, guest_unpaged_code);
 
 	make_vmsa();
 	rmp_set(GUEST_SPA + GUEST_VMSA,
@@ -421,6 +422,24 @@ uint64_t guest_do(enum op op, uint64_t rax, uint64_t rcx, uint64_t rdx)
 	request->rdx = rdx;
 	request->vector = request->code = 0;
 	return guest_enter();
+}
+
+uint64_t guest_do_unpaged(enum op op, uint64_t address)
+{
+	uint64_t exit;
+
+	AT(vmsa, 0x12, uint16_t) = 0xc9b;		/* CS: 32 bits */
+	AT(vmsa, 0xd0, uint64_t) = 0x1000;		/* EFER: SVME */
+	AT(vmsa, 0x148, uint64_t) = 0;			/* CR4 */
+	AT(vmsa, 0x150, uint64_t) = 0;			/* CR3 */
+	AT(vmsa, 0x158, uint64_t) = 0x33;		/* CR0 */
+	AT(vmsa, 0x178, uint64_t) = 0x9000;		/* RIP */
+	AT(vmsa, 0x1f8, uint64_t) = op;			/* RAX */
+	AT(vmsa, 0x318, uint64_t) = address;		/* RBX */
+	put_vmsa();
+	exit = guest_enter();
+	make_vmsa();
+	return exit;
 }
 
 /* Registers as at the start. */

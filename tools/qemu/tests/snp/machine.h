@@ -103,6 +103,8 @@ void guest_map(uint64_t gpa, uint64_t spa, bool large);	/* nested; 2 MiB if larg
 void guest_host(int cpu);			/* another CPU is to enter it: 0 or 1 */
 uint64_t guest_enter(void);			/* the exit code */
 uint64_t guest_do(enum op op, uint64_t rax, uint64_t rcx, uint64_t rdx);
+/* The same without paging; always from the start, and the guest is not to go on after it */
+uint64_t guest_do_unpaged(enum op op, uint64_t address);
 uint64_t exit_info(int n);
 void guest_skip(void);	/* what exited is not to be tried again */
 void guest_vmpl(int vmpl);

@@ -15,6 +15,7 @@ int main(void)
 	guest_tests();
 	vmpl_tests();
 	query_tests();
+	unpaged_tests();
 	tsc_tests();
 	use_tests();
 	return finish();
