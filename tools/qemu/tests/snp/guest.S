@@ -21,7 +21,7 @@
 guest_code:
 	/* IDT: at the end of the page of code, made here as the gates hold addresses in pieces */
 	lea idt(%rip), %rdi
-	.irp vector, 6, 13, 14, 29
+	.irp vector, 6, 13, 14, 28, 29
 	lea handle_\vector(%rip), %rax
 	mov %ax, 16 * \vector(%rdi)
 	movw $8, 16 * \vector + 2(%rdi)
@@ -54,13 +54,23 @@ next:
 	jb do_execute
 	je do_rdmsr
 	cmp $7, %rsi
+	jb do_rdtsc
 	je do_spin
-	ja do_rmpquery
+	cmp $9, %rsi
+	jb do_rmpquery
+
+	/* Set CR8 and let an interrupt come */
+	mov %rcx, %cr8
+	sti
+	nop
+	cli
+	mov %cr8, %rax
+	jmp result
+do_rdtsc:
 	rdtsc
 	shl $32, %rdx
 	or %rdx, %rax
 	jmp result
-
 do_spin:
 	movq $1, FLAGS(%rbx)
 1:	pause
@@ -100,9 +110,11 @@ result:
 	mov %rax, FLAGS(%rbx)
 	jmp next
 
-handle_6:
-	movq $6, VECTOR(%rbx)
+	.irp vector, 6, 28
+handle_\vector:
+	movq $\vector, VECTOR(%rbx)
 	jmp next
+	.endr
 	.irp vector, 13, 14, 29
 handle_\vector:
 	pop CODE(%rbx)

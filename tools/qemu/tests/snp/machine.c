@@ -409,6 +409,16 @@ uint64_t guest_enter(void)
 	return AT(vmcb, 0x70, uint64_t);
 }
 
+void guest_set_interrupt(uint64_t control)
+{
+	AT(vmcbs[this_cpu()], 0x60, uint64_t) = control;
+}
+
+uint64_t guest_get_interrupt(void)
+{
+	return AT(vmcbs[this_cpu()], 0x60, uint64_t);
+}
+
 uint64_t exit_info(int n)
 {
 	return AT(vmcbs[this_cpu()], n == 1 ? 0x78 : 0x80, uint64_t);

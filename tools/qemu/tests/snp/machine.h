@@ -25,8 +25,8 @@
 /* Results of the RMP instructions */
 enum { SUCCESS, FAIL_INPUT, FAIL_PERMISSION, FAIL_INUSE, FAIL_OVERLAP, SIZEMISMATCH = 6 };
 
-/* Vectors */
-enum { UD = 6, GP = 13, PF = 14, VC = 29 };
+/* Vectors; INTERRUPT is one that the guest has a handler for */
+enum { UD = 6, GP = 13, PF = 14, INTERRUPT = 28, VC = 29 };
 
 /* Exit codes and bits of EXITINFO1 */
 #define EXIT_NPF	0x400
@@ -93,7 +93,7 @@ uint32_t rmpread(uint64_t spa, uint64_t entry[2]);
 #define GUEST_SPA	0x6000000ul
 #define GUEST_DATA	LARGE
 #define GUEST_VMSA	0x8000ul
-enum op { PVALIDATE, RMPADJUST, READ, WRITE, EXECUTE, RDMSR, RDTSC, SPIN, QUERY };
+enum op { PVALIDATE, RMPADJUST, READ, WRITE, EXECUTE, RDMSR, RDTSC, SPIN, QUERY, SET_CR8 };
 struct request {
 	uint64_t op, rax, rcx, rdx, flags, vector, code;
 };
@@ -110,5 +110,13 @@ void guest_skip(void);	/* what exited is not to be tried again */
 void guest_vmpl(int vmpl);
 void guest_features(uint64_t features);
 void guest_tsc(uint64_t scale, uint64_t offset);
+
+/* Virtual interrupts of the guest on this CPU: V_TPR and so on, and the vector above 32 */
+#define V_IRQ		(1ul << 8)
+#define V_PRIORITY(n)	((n) << 16)
+#define V_MASKING	(1ul << 24)
+#define V_VECTOR(n)	((uint64_t)(n) << 32)
+void guest_set_interrupt(uint64_t control);
+uint64_t guest_get_interrupt(void);
 
 #endif

@@ -16,6 +16,7 @@ int main(void)
 	vmpl_tests();
 	query_tests();
 	unpaged_tests();
+	interrupt_tests();
 	tsc_tests();
 	use_tests();
 	return finish();

@@ -7,6 +7,7 @@ void guest_tests(void);
 void vmpl_tests(void);
 void query_tests(void);
 void unpaged_tests(void);
+void interrupt_tests(void);
 void tsc_tests(void);
 void use_tests(void);
 
