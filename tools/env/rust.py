@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import cache, progress
+from . import cache, progress, target
 from .progress import StepError
 
 WORKSPACE = cache.SRC / "tools"
@@ -35,14 +35,8 @@ def files(names: Iterable[str]) -> list[Path]:
 
 
 def environment(kind: str) -> dict[str, str]:
-    """cargo's, with a target directory for this checkout alone.
-
-    Every checkout is /src inside the root, and cargo goes by path and time stamp, so
-    two of them must not share one.
-    """
-    checkout = cache.SRC.stat()
-    target = cache.CACHE / "target" / f"{checkout.st_dev:x}-{checkout.st_ino:x}" / kind
-    variables = {"CARGO_TARGET_DIR": str(target)}
+    """cargo's, with a target directory for this checkout alone."""
+    variables = {"CARGO_TARGET_DIR": str(target.ensure(kind))}
     if kind == "static":
         # The host VM has no libraries.
         variables |= {"RUSTFLAGS": "-C target-feature=+crt-static", "OPENSSL_STATIC": "1"}
