@@ -26,22 +26,26 @@ def ensure(kind: str) -> Path:
     with cache.locked(f"target-{target.parent.name}-{kind}"):
         if not target.exists():
             donors = sorted(directory.glob(f"*/{kind}"), key=lambda path: path.stat().st_mtime)
-            if donors:
-                new = target.with_name(f"{kind}.new")
-                shutil.rmtree(new, ignore_errors=True)
-                copy_dependencies(donors[-1], new)
+            new = target.with_name(f"{kind}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            if any(copy_dependencies(donor, new) for donor in reversed(donors)):
                 new.rename(target)
     return target
 
 
-def copy_dependencies(donor: Path, new: Path) -> None:
-    """What the donor has compiled of dependencies; nothing of a profile that is being built."""
-    new.mkdir(parents=True)
-    for fingerprints in donor.rglob(FINGERPRINTS):
-        profile = fingerprints.parent
-        with contextlib.suppress(OSError), (profile / ".cargo-lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+def copy_dependencies(donor: Path, new: Path) -> bool:
+    """Copies what the donor has compiled of dependencies, unless cargo is at work there."""
+    profiles = [fingerprints.parent for fingerprints in donor.rglob(FINGERPRINTS)]
+    with contextlib.ExitStack() as locks:
+        try:
+            for profile in profiles:
+                lock = locks.enter_context((profile / ".cargo-lock").open())
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        for profile in profiles:
             copy_profile(profile, new / profile.relative_to(donor))
+    return bool(profiles)
 
 
 def members() -> set[str]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import fcntl
+import os
 import tempfile
 import unittest
 from pathlib import Path
@@ -61,6 +62,16 @@ class Seed(unittest.TestCase):
         with (self.profile / ".cargo-lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.assertEqual(self.found(), [])
+
+    def test_an_older_one_while_cargo_is_at_it(self):
+        older = cache.CACHE / "target/older/test"
+        for part in (".fingerprint", "deps"):
+            (older / "release" / part).mkdir(parents=True)
+        (older / "release/.cargo-lock").touch()
+        os.utime(older, (0, 0))
+        with (self.profile / ".cargo-lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.assertTrue((target.ensure("test") / "release/.fingerprint").exists())
 
     def test_kinds_have_nothing_in_common(self):
         self.assertEqual(self.found("static"), [])
