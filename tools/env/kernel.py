@@ -31,6 +31,12 @@ def release_number(entry: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.split(r"[^\d.]", entry.name)[0].split("."))
 
 
+def series_of(kernel: str) -> str:
+    """The series that a kernel is of, also one that is built here."""
+    bases = {built.NAME: built.BASE for built in (debug_tree, intree_kernel)}
+    return bases.get(kernel) or debian.series_of(kernel)
+
+
 def find(kernel: str) -> Path | None:
     """The tree of a release, or the newest of a series, if this version of the scripts made it."""
     entries = filter(cache.is_complete, KERNELS.glob(f"{kernel}*-{SCRIPT_KEY}"))

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from . import cache, debug_tree, intree_kernel, kernel, kernel_tree, progress
+from . import cache, kernel, kernel_tree, progress
 from .progress import StepError
 
 KEEP = 2  # releases of each series
@@ -23,7 +23,7 @@ def ensure(series: str, name: str) -> Path:
 
 def ensure_all(series: str) -> Path:
     """The directory of the tests of a series; of a kernel that was built whole, those of its source."""
-    series = {built.NAME: built.BASE for built in (debug_tree, intree_kernel)}.get(series, series)
+    series = kernel.series_of(series)
     tree = kernel.ensure(series)
     entry = cache.CACHE / "kselftest" / f"{tree.name}-{cache.key_of(Path(__file__))}"
     cache.ensure(entry, lambda new: build(series, tree, new))
