@@ -2,11 +2,9 @@
 //! Operations on SEV and SEV-ES VMs.
 
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 
 use anyhow::{Result, bail, ensure};
 use kvm_bindings::*;
-use kvm_ioctls::VmFd;
 use sev_vm::es;
 use sev_vm::guest;
 use sev_vm::host::{EncryptionLeaf, Host, VmType};
@@ -28,12 +26,6 @@ type WithBuffer = (Vm, Mapping);
 
 fn with_buffer(vm: Vm) -> Result<WithBuffer> {
     Ok((vm, Mapping::anonymous(PAGE)?))
-}
-
-fn capability(vm: &VmFd, cap: u32, source: &VmFd) -> Result<()> {
-    let mut request = kvm_enable_cap { cap, ..Default::default() };
-    request.args[0] = source.as_raw_fd() as u64;
-    Ok(vm.enable_cap(&request)?)
 }
 
 /// Of guest memory.
@@ -234,16 +226,16 @@ pub fn recycling(host: &Host) -> Result<Vm> {
 
 fn transfers(bench: &mut Bench) -> Result<()> {
     bench.row("COPY_ENC_CONTEXT_FROM", pair, |_, (source, destination)| {
-        capability(&destination.fd, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, &source.fd)
+        good("COPY_ENC_CONTEXT_FROM", destination.copy_from(source))
     })?;
     bench.row("MOVE_ENC_CONTEXT_FROM", pair, |_, (source, destination)| {
-        capability(&destination.fd, KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, &source.fd)
+        good("MOVE_ENC_CONTEXT_FROM", destination.move_from(source))
     })?;
     bench.row(
         "close of a mirror",
         |host| {
             let (source, destination) = pair(host)?;
-            capability(&destination.fd, KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, &source.fd)?;
+            good("COPY_ENC_CONTEXT_FROM", destination.copy_from(&source))?;
             Ok((source, Some(destination)))
         },
         |_, (_, destination)| {
