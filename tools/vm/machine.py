@@ -12,11 +12,12 @@ PORTS = ("control", "out", "err", "files", "psp")
 
 CPU = "EPYC-Milan,-hypervisor,+svm,+npt,+nrip-save,+lbrv,+flushbyasid,+decodeassists,phys-bits=48"
 
-# A machine that goes on after an Oops or a lockup tells nothing new: panic, and end. The
-# emulated TSC keeps time, but comparing it with others goes wrong on a busy machine, and so does
-# waiting for the first timer interrupts.
+# A machine that goes on after an Oops or a lockup tells nothing new: say what every CPU is doing,
+# panic, and end. The emulated TSC keeps time, but comparing it with others goes wrong on a busy
+# machine, and so does waiting for the first timer interrupts.
 COMMAND_LINE = (
     "console=ttyS0 ignore_loglevel panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1 "
+    "sysctl.kernel.hung_task_all_cpu_backtrace=1 sysctl.kernel.softlockup_all_cpu_backtrace=1 "
     "tsc=reliable no_timer_check"
 )
 BIOS_DIRECTORIES = ("/usr/share/seabios", "/usr/share/qemu")
