@@ -91,6 +91,17 @@ static void other_pages(void)
 	raises("assigned anew", guest_do(READ, gpa, 0, 0), VC, 0x404);
 }
 
+/* A #VC on the way to the handler of #VC, and of the double fault: that comes to an end. */
+static void no_stack(void)
+{
+	uint64_t entry = rmp_get(GUEST_SPA + GUEST_STACK);
+
+	rmp_set(GUEST_SPA + GUEST_STACK, entry & ~VALIDATED, 0xf0f0f0f);
+	expect("not valid, nor is the stack", guest_do(READ, DATA + 0x9000, 0, 0), EXIT_SHUTDOWN);
+	rmp_set(GUEST_SPA + GUEST_STACK, entry, 0xf0f0f0f);
+	guest_skip();
+}
+
 /* The guest's third 2 MiB are not private. */
 static void shared_pages(void)
 {
@@ -134,6 +145,7 @@ void guest_tests(void)
 	expect("the guest starts", guest_enter(), EXIT_VMGEXIT);
 	large_page();
 	other_pages();
+	no_stack();
 	shared_pages();
 	page_tables();
 	vmsas();

@@ -364,7 +364,7 @@ void guest_init(void)
 	for (i = 0; i < 512; i++)
 		page[i] = (i * PAGE) | 3 | (i == 7 ? 0 : C_BIT);
 	put(0x5000, page);
-	put(0x6000, page);
+	put(GUEST_STACK, page);
 	put(0x9000, guest_unpaged_code);
 
 	make_vmsa();

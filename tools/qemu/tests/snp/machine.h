@@ -29,6 +29,7 @@ enum { SUCCESS, FAIL_INPUT, FAIL_PERMISSION, FAIL_INUSE, FAIL_OVERLAP, SIZEMISMA
 enum { UD = 6, GP = 13, PF = 14, INTERRUPT = 28, VC = 29 };
 
 /* Exit codes and bits of EXITINFO1 */
+#define EXIT_SHUTDOWN	0x7f
 #define EXIT_NPF	0x400
 #define EXIT_VMGEXIT	0x403
 #define EXIT_INVALID	(~0ul)
@@ -92,6 +93,7 @@ uint32_t rmpread(uint64_t spa, uint64_t entry[2]);
 /* The guest: physical memory from 0, of which the second 2 MiB are for tests */
 #define GUEST_SPA	0x6000000ul
 #define GUEST_DATA	LARGE
+#define GUEST_STACK	0x6000ul
 #define GUEST_VMSA	0x8000ul
 enum op { PVALIDATE, RMPADJUST, READ, WRITE, EXECUTE, RDMSR, RDTSC, SPIN, QUERY, SET_CR8 };
 struct request {
