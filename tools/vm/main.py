@@ -154,6 +154,9 @@ def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
             say(f"QEMU said:\n{errors}")
     for problem in problems:
         say(problem)
+    if result.status is None:
+        for line in result.vcpus:
+            say(line)
     if result.timed_out:
         return TIMED_OUT
     if problems or result.status is None:

@@ -14,6 +14,7 @@ from env.processes import kill_group
 from . import figures
 from .machine import PORTS, Machine
 from .qmp import Psp, Qmp, QmpError
+from .vcpus import Vcpus
 
 CHANNELS = (*PORTS, "qmp")
 # A firmware reply can be long (a log of commands).
@@ -39,6 +40,7 @@ class Result:
     status: int | None = None  # of the command; None: it did not end
     problems: list[str] = field(default_factory=list)  # of the machine
     timed_out: bool = False
+    vcpus: list[str] = field(default_factory=list)  # what each did lately
     console: bytes = b""
     qemu_errors: str = ""
     files: bytes = b""  # tar
@@ -73,6 +75,8 @@ class Session:
             asyncio.create_task(self._copy("err", self._err.write, self._err.flush)),
             asyncio.create_task(self._copy("files", self._files.extend)),
         ]
+        vcpus = Vcpus(process.pid)
+        watch = asyncio.create_task(vcpus.watch())
         assert process.stderr
         errors = asyncio.create_task(process.stderr.read())
         try:
@@ -88,6 +92,8 @@ class Session:
         except FailedError as error:
             self.result.problems.append(str(error))
         finally:
+            watch.cancel()
+            self.result.vcpus = vcpus.report()
             kill_group(process.pid)
             await process.wait()
         # The far ends are closed now, so the copies end.

@@ -13,7 +13,7 @@ from typing import cast
 from unittest import mock
 
 from env.processes import dies
-from vm import figures, session
+from vm import figures, session, vcpus
 from vm.machine import Machine
 
 PRELUDE = """
@@ -73,6 +73,26 @@ class Runs(unittest.TestCase):
         result, out, err = run(WELL)
         self.assertEqual((result.status, result.problems, result.timed_out), (7, [], False))
         self.assertEqual((out, err), (b"output\n", b"errors\n"))
+
+    def test_a_cpu_that_this_machine_stops_is_reported(self):
+        script = """
+import signal
+def cpu(number, work):
+    open(f"/proc/self/task/{threading.get_native_id()}/comm", "w").write(f"CPU {number}/TCG")
+    work()
+threading.Thread(target=cpu, args=(1, forever), daemon=True).start()
+say("refcnt 0", "end"); assert hear() == "go"
+cpu(0, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+"""
+        with (
+            mock.patch.object(vcpus, "PERIOD", 0.1),
+            mock.patch.object(vcpus, "REMARKABLE", 0.3),
+        ):
+            result, _, _ = run(script, timeout=8)
+        self.assertTrue(result.timed_out)
+        self.assertEqual(len(result.vcpus), 2)
+        for line in result.vcpus:
+            self.assertRegex(line, r"CPU [01] ran 0\.\d s of the last \d s; .* for \d s")
 
     def test_console_and_files_are_kept(self):
         script = WELL.replace('"unload 0"', '"got 0", "unload 0"').replace(
