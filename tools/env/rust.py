@@ -15,7 +15,9 @@ KEEP = 4  # entries of each product: other checkouts use this cache as well
 # Where the sources of products are: files and directories of the checkout.
 MANIFESTS = ("tools/Cargo.toml", "tools/Cargo.lock")
 FIRMWARE = (*MANIFESTS, "tools/psp")
-PROGRAMS = (*MANIFESTS, "tools", "selftests", "uapi")
+# Not all of selftests/: what runs the programs changes without them.
+SELFTESTS = ("selftests/Cargo.toml", "selftests/clients", "selftests/src")
+PROGRAMS = (*MANIFESTS, "tools", *SELFTESTS, "uapi")
 # Directories of tools/ that hold nothing of the programs.
 OTHERS = ("qemu", "env", "vm", "unit")
 

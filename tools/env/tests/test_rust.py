@@ -17,6 +17,8 @@ class Sources(unittest.TestCase):
                 "tools/vm/main.py",
                 "tools/.cache/x",
                 "selftests/tests/__pycache__/x.pyc",
+                "selftests/Cargo.toml",
+                "selftests/run",
                 "selftests/src/lib.rs",
                 "src/main.rs",
             ):
@@ -27,8 +29,8 @@ class Sources(unittest.TestCase):
                 mock.patch.object(rust, "WORKSPACE", root / "tools"),
             ):
                 found = [str(path.relative_to(root)) for path in rust.files(rust.PROGRAMS)]
-        expected = ["selftests/src/lib.rs", "tools/Cargo.toml", "tools/demo/src/main.rs"]
-        self.assertEqual(found, expected)
+        crates = ["selftests/Cargo.toml", "selftests/src/lib.rs"]
+        self.assertEqual(found, [*crates, "tools/Cargo.toml", "tools/demo/src/main.rs"])
 
 
 if __name__ == "__main__":
