@@ -16,6 +16,8 @@ use nix::unistd::ftruncate;
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
+/// Bytes of a large page.
+pub const LARGE: usize = 2 << 20;
 
 const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
@@ -51,6 +53,27 @@ impl Mapping {
         // SAFETY: as in `anonymous`.
         let base =
             unsafe { mman::mmap(None, length, READ_WRITE, MapFlags::MAP_SHARED, fd, offset)? };
+        Ok(Self { base, len })
+    }
+
+    /// As [`Mapping::shared`] from the beginning of `fd`, at an address that a large page can have.
+    pub fn shared_aligned(fd: BorrowedFd<'_>, len: usize) -> Result<Self> {
+        let length = NonZeroUsize::new(len).ok_or(nix::Error::EINVAL)?;
+        let room = Self::anonymous(len + LARGE)?;
+        let start = room.addr() as usize;
+        let address = start.next_multiple_of(LARGE);
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        // SAFETY: the range is within `room`, which nobody has accessed yet.
+        let base =
+            unsafe { mman::mmap(NonZeroUsize::new(address), length, READ_WRITE, flags, fd, 0)? };
+        let (before, after) = (start..address, address + len..start + room.len());
+        std::mem::forget(room);
+        for rest in [before, after] {
+            if let Some(start) = NonNull::new(rest.start as *mut libc::c_void) {
+                // SAFETY: of `room`, which is gone, it is what the new mapping does not cover.
+                let _ = unsafe { mman::munmap(start, rest.len()) };
+            }
+        }
         Ok(Self { base, len })
     }
 
@@ -180,12 +203,13 @@ pub struct GuestMemory {
 }
 
 impl GuestMemory {
-    /// Creates `len` bytes of zeroed memory.
+    /// Creates `len` bytes of zeroed memory, for a slot at a guest physical address that a large
+    /// page can have: unless the addresses fit each other, KVM uses small pages.
     pub fn new(len: usize) -> Result<Self> {
         ensure!(len % PAGE == 0, "guest memory of {len} bytes is not whole pages");
         let fd = memfd_create("guest", MFdFlags::MFD_CLOEXEC)?;
         ftruncate(&fd, len as i64)?;
-        let map = Mapping::shared(fd.as_fd(), len, 0)?;
+        let map = Mapping::shared_aligned(fd.as_fd(), len)?;
         Ok(Self { fd, map })
     }
 

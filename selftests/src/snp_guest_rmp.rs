@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use crate::guest;
 use crate::host::Host;
 use crate::ktap::Test;
-use crate::mem::{Mapping, PAGE};
+use crate::mem::{LARGE, Mapping, PAGE};
 use crate::snp_guest::Setup;
 
 const RMP_BASE: u64 = 0xc001_0132;
@@ -26,6 +26,8 @@ const SEGMENTED: u64 = 1;
 const BOOKKEEPING: u64 = 16 << 10;
 const ENTRY: u64 = 16;
 const ASSIGNED: u64 = 1;
+/// The entry is about 2 MiB, and the others there are of no account.
+const IS_LARGE: u64 = 2;
 const ASID_SHIFT: u32 = 51;
 const ASID_MASK: u64 = 0x3ff;
 
@@ -52,7 +54,7 @@ fn parts(memory: &File, msr: impl Fn(u64) -> Result<u64>) -> Result<Vec<(u64, u6
     Ok(parts)
 }
 
-/// How many 4 KiB pages (or 2 MiB pages with one entry) the table has in which state.
+/// How many pages, of 4 KiB or 2 MiB, the table has in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rmp {
     /// Assigned to guests.
@@ -83,8 +85,11 @@ impl Rmp {
     }
 
     fn count(&mut self, part: &Mapping, len: usize) {
-        for offset in (0..len).step_by(ENTRY as usize) {
+        let mut offset = 0;
+        while offset < len {
             let entry = part.read_u64(offset);
+            let is_large = entry & (ASSIGNED | IS_LARGE) == ASSIGNED | IS_LARGE;
+            offset += ENTRY as usize * if is_large { LARGE / PAGE } else { 1 };
             if entry & ASSIGNED != 0 {
                 match (entry >> ASID_SHIFT) & ASID_MASK {
                     0 => self.firmware += 1,

@@ -68,7 +68,8 @@ impl Entry {
     /// it.
     pub fn covering(mem: &Memory, spa: Spa) -> Result<Self> {
         let own = Self::read(mem, spa)?;
-        if own.is_assigned() {
+        // Those of a large page say that they are assigned, and no more.
+        if !own.is_assigned() {
             return Ok(own);
         }
         let large = Self::read(mem, spa.align_down(LARGE))?;

@@ -58,6 +58,8 @@ static void large_pages(void)
 	expect("RMPUPDATE of 2 MiB, GPA not aligned", rmpupdate(TEST, PAGE, state), FAIL_INPUT);
 	expect("RMPUPDATE of 2 MiB", rmpupdate(TEST, LARGE, state), SUCCESS);
 	expect("again", rmpupdate(TEST, LARGE, state), SUCCESS);
+	expect("an entry amid", rmp_get(TEST + 5 * PAGE) & ASSIGNED, ASSIGNED);
+	expect("the last entry", rmp_get(TEST + 511 * PAGE) & ASSIGNED, ASSIGNED);
 	expect("write to it", TRY(write_to(TEST + 5 * PAGE)), PF);
 	expect("RMPUPDATE in it", rmpupdate(TEST + 5 * PAGE, 0, 0), FAIL_OVERLAP);
 	expect("RMPUPDATE at its start", rmpupdate(TEST, 0, 0), FAIL_OVERLAP);
@@ -73,6 +75,8 @@ static void large_pages(void)
 		expect("RMPUPDATE of a page", rmpupdate(TEST + i * PAGE, 0, 0), SUCCESS);
 	expect("RMPUPDATE of 2 MiB", rmpupdate(TEST, LARGE, state), SUCCESS);
 	expect("RMPUPDATE of 2 MiB back", rmpupdate(TEST, 0, STATE_2M), SUCCESS);
+	for (i = 0; i < 512; i++)
+		expect("the entry of a page", rmp_get(TEST + i * PAGE), 0);
 	expect("write to it", TRY(write_to(TEST + 5 * PAGE)), 0);
 }
 
