@@ -75,7 +75,8 @@ void kvm_sev_trace_context(u32 asid, const char *kind, size_t kind_len,
 /* vCPUs and memory of SEV-SNP guests */
 int kvm_sev_online_vcpus(struct kvm *kvm);
 void kvm_sev_request_update(struct kvm_vcpu *vcpu);
-void kvm_sev_request_reload(struct kvm_vcpu *vcpu, bool kick);
+void kvm_sev_request_reload(struct kvm_vcpu *vcpu);
+void kvm_sev_request_reload_and_wait(struct kvm_vcpu *vcpu);
 void kvm_sev_set_run_state(struct kvm_vcpu *vcpu, bool runnable);
 bool kvm_sev_is_page_address(struct kvm_vcpu *vcpu, u64 gpa);
 unsigned long kvm_sev_invalidations(struct kvm *kvm);

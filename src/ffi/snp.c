@@ -16,11 +16,14 @@ void kvm_sev_request_update(struct kvm_vcpu *vcpu)
 	kvm_make_request_and_kick(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);
 }
 
-void kvm_sev_request_reload(struct kvm_vcpu *vcpu, bool kick)
+void kvm_sev_request_reload(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
-	if (kick)
-		kvm_vcpu_kick(vcpu);
+}
+
+void kvm_sev_request_reload_and_wait(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request_and_kick(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 }
 
 void kvm_sev_set_run_state(struct kvm_vcpu *vcpu, bool runnable)

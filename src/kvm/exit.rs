@@ -127,7 +127,7 @@ impl Vcpu {
     /// The page with the registers must be found again before the guest runs on.
     pub(crate) fn request_vmsa_reload(&self) {
         // SAFETY: The vCPU is alive.
-        unsafe { bindings::kvm_sev_request_reload(self.as_kvm_vcpu(), false) }
+        unsafe { bindings::kvm_sev_request_reload(self.as_kvm_vcpu()) }
     }
 
     /// Tells userspace that the guest wants to end.

@@ -43,10 +43,12 @@ impl<'a> RemoteVcpu<'a> {
         unsafe { b::kvm_sev_request_update(self.vcpu.as_ptr()) }
     }
 
-    /// The same, to find its registers again.
+    /// Makes it find its registers again before it runs on. If it is in the guest, it is not when this
+    /// returns: the processor has let go of the page with the registers. Does not sleep, but must not be
+    /// called with interrupts off.
     pub(crate) fn reload_vmsa(&self) {
         // SAFETY: The vCPU is alive.
-        unsafe { b::kvm_sev_request_reload(self.vcpu.as_ptr(), true) }
+        unsafe { b::kvm_sev_request_reload_and_wait(self.vcpu.as_ptr()) }
     }
 }
 

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             ("not_a_vmsa", not_a_vmsa),
             ("in_use", in_use),
             ("punched_out", punched_out),
+            ("punched_unmapped", punched_unmapped),
             ("made_shared", made_shared),
             ("itself", itself),
             ("storm", storm),
@@ -417,6 +418,33 @@ fn punched_out(t: &mut Test) -> Result<()> {
         beside(&mut guest, |first| counts(first, before))?;
         t.check(&format!("{name}.again"), true);
     }
+    Ok(())
+}
+
+/// A page that the guest does not map is freed while a vCPU runs from it: nobody waits for a flush of
+/// TLBs then, but for the vCPU to leave the guest.
+fn punched_unmapped(t: &mut Test) -> Result<()> {
+    const ROUNDS: usize = 20;
+    let host = Host::open()?;
+    let mut guest = launched(&host, 2)?;
+    let vmsa = counting(&guest);
+    let private = guest.private.try_clone()?;
+    let range = VMSAS[0]..VMSAS[0] + PAGE_LEN;
+    for _ in 0..ROUNDS {
+        let mut first = guest.actor(0);
+        first.make_vmsa(VMSAS[0], &vmsa)?;
+        first.create(Creation::Create, 1, VMSAS[0])?;
+        beside(&mut guest, |first| {
+            let end = counts(first, count(first))?;
+            for private in [false, true] {
+                set_private(first.vm, range.clone(), private)?;
+            }
+            punch(&private, range.clone())?;
+            Ok(end)
+        })?;
+        guest.actor(0).validate(VMSAS[0])?;
+    }
+    t.check("rounds", true);
     Ok(())
 }
 
