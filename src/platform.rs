@@ -256,12 +256,12 @@ fn start(split: Split) -> Result<(Split, Served)> {
     } else {
         split
     };
-    let es = protected && split.es.is_some();
     let served = Served {
         sev: true,
-        es,
+        // Also if ciphertext hiding leaves it no ASIDs: SEV-SNP is built upon it.
+        es: protected,
         snp,
-        vmsa_features: supported_vmsa_features(es, snp.is_some()),
+        vmsa_features: supported_vmsa_features(protected, snp.is_some()),
     };
     PLATFORM.set(Platform::new(split, flush_with, served)?);
     Ok((split, served))
