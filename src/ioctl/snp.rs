@@ -20,6 +20,7 @@ use crate::hw::rmp;
 use crate::kvm::file::SevDevice;
 use crate::kvm::gmem::{Slots, SourcePage};
 use crate::kvm::vcpus::AllVcpus;
+use crate::kvm::Vm;
 use crate::psp::{Blob, Channel, Fate, FwStatus, Identity, LaunchPage, PageType, SnpLaunchFinish};
 use crate::rejection::{Because, Outcome, Reason, Rejection};
 use crate::vcpu;
@@ -118,6 +119,7 @@ pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Outcome {
     let device = SevDevice::from_fd(request.sev_fd()).map_err(Rejection::from);
     let done = device.and_then(|device| {
         let load = Load {
+            vm: call.vm,
             context,
             launched,
             channel: Channel::Device(&device),
@@ -148,6 +150,7 @@ pub(super) fn update(call: &Call<'_>, request: &mut Request) -> Outcome {
 
 /// Loading pages of one type.
 struct Load<'a> {
+    vm: &'a Vm,
     context: &'a EncContext,
     launched: &'a SnpLaunched,
     channel: Channel<'a>,
@@ -156,7 +159,7 @@ struct Load<'a> {
 
 impl Load<'_> {
     /// Gives the guest one page of 4 KiB, with the contents of `source`. It is as before if this
-    /// fails, or leaked.
+    /// fails, or leaked, and the VM is stopped.
     ///
     /// Errors: EEXIST if the page is a guest's already; EINVAL if there is no entry for it; those of
     /// [`LaunchPage`].
@@ -182,10 +185,13 @@ impl Load<'_> {
         let Err((error, fate)) = result else {
             return Ok(());
         };
-        if let (PageType::Cpuid, Fate::Shared, CPUID_CORRECTED, Some(source)) =
-            (self.page_type, fate, *status, source)
-        {
-            source.copy_from(pfn);
+        match (fate, self.page_type, *status, source) {
+            // KVM would clear the page, which is not the host's, for whoever asks for it next.
+            (Fate::Leaked, ..) => self.vm.stop(),
+            (Fate::Shared, PageType::Cpuid, CPUID_CORRECTED, Some(source)) => {
+                source.copy_from(pfn);
+            }
+            (Fate::Shared, ..) => (),
         }
         Err(error.into())
     }
@@ -223,7 +229,8 @@ pub(super) fn finish(call: &Call<'_>, request: &mut Request) -> Outcome {
             auth: auth.address(),
             author_key: params.auth_key_en != 0,
         }),
-        params.vcek_disabled != 0,
+        // The other bits are ignored, as upstream.
+        params.vcek_disabled & 1 != 0,
         params.host_data,
     );
     launched
@@ -246,10 +253,8 @@ fn encrypt_registers(
     let vcpus = AllVcpus::lock(call.vm)?;
 
     for vcpu in vcpus.iter().filter(|vcpu| !vcpu.is_protected()) {
-        let device = SevDevice::from_fd(request.sev_fd())?;
-        let channel = Channel::Device(&device);
-
-        vcpu::encrypt_snp(vcpu, context, launched.gctx(), channel, &mut request.status)?;
+        let sev_fd = request.sev_fd();
+        vcpu::encrypt_snp(vcpu, context, launched.gctx(), sev_fd, &mut request.status)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 
 use kernel::prelude::*;
-use kernel::types::NotThreadSafe;
+use kernel::types::{NotThreadSafe, Opaque};
 
 use super::vcpu::Vcpu;
 use super::vm::{Vm, VmLocked};
@@ -25,16 +25,17 @@ pub(crate) struct Slots<'l, 'a> {
 
 /// A page of userspace's that is copied to the guest.
 #[repr(transparent)]
-pub(crate) struct SourcePage(b::page);
+pub(crate) struct SourcePage(Opaque<b::page>);
 
 impl SourcePage {
     fn as_raw(&self) -> *mut b::page {
-        ptr::from_ref(&self.0).cast_mut()
+        self.0.get()
     }
 
     /// Copies it to a page of private memory, which must be the host's still.
     pub(crate) fn copy_to(&self, pfn: Pfn) {
-        // SAFETY: Both pages are referenced by the function that passed them.
+        // SAFETY: Both pages are referenced by the function that passed them. Others may be using the
+        // source at the same time, as the kernel's pages are used: it is opaque here.
         unsafe { b::kvm_sev_copy_to_pfn(pfn.get(), self.as_raw()) }
     }
 

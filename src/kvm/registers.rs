@@ -74,11 +74,15 @@ impl Vcpu {
 
     /// The registers became encrypted.
     pub(crate) fn protect(&self) {
+        // SAFETY: The vCPU is alive and ours.
+        unsafe { (*self.arch()).guest_state_protected = true }
+    }
+
+    /// Userspace cannot access the floating-point registers any more. As upstream, those of SEV-SNP
+    /// guests it can, though they mean nothing.
+    pub(crate) fn protect_fpu(&self) {
         // SAFETY: The vCPU is alive and ours, and not loaded: its mutex is held outside of KVM_RUN.
-        unsafe {
-            b::kvm_sev_protect_fpu(self.as_kvm_vcpu());
-            (*self.arch()).guest_state_protected = true;
-        }
+        unsafe { b::kvm_sev_protect_fpu(self.as_kvm_vcpu()) }
     }
 
     /// The encrypted registers belong to another vCPU now.

@@ -55,6 +55,13 @@ impl Vm {
         }
     }
 
+    /// From now on, whatever userspace wants of the VM fails with EIO, and its vCPUs do not run. Does
+    /// not sleep.
+    pub(crate) fn stop(&self) {
+        // SAFETY: The VM is alive.
+        unsafe { bindings::kvm_vm_dead(self.as_raw()) }
+    }
+
     /// Takes `kvm->lock`. May sleep.
     pub(crate) fn lock(&self) -> VmLocked<'_> {
         // SAFETY: The VM and with it its initialised mutex are alive.
@@ -160,8 +167,8 @@ impl<'a> VmLocked<'a> {
         unsafe {
             AtomicBool::from_ptr(&raw mut (*info).es_active).store(false, Ordering::Release);
             AtomicBool::from_ptr(&raw mut (*info).active).store(false, Ordering::Release);
-            bindings::kvm_vm_dead(self.vm.as_raw());
         }
+        self.vm.stop();
     }
 
     /// Frequency of a new vCPU's TSC, in kHz.

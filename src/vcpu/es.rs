@@ -182,6 +182,7 @@ pub(crate) fn transfer(to: &Vcpu, from: &Vcpu) -> Result {
 
     to.set_vmsa(to.es().and_then(EsVcpu::vmsa_address));
     to.set_ghcb_msr(from.ghcb_msr());
+    to.protect_fpu();
     to.protect();
     to.virtualise_branch_records();
 

@@ -26,6 +26,7 @@ use crate::hw::cache::wbinvd_on_all_cpus;
 use crate::hw::kind::Kind;
 use crate::hw::page::{FirmwarePage, SaveArea};
 use crate::hw::rmp::{self, Owner, PageSize};
+use crate::kvm::file::SevDevice;
 use crate::kvm::log;
 use crate::kvm::vcpu::Vcpu;
 use crate::psp::{
@@ -65,7 +66,7 @@ pub(super) struct EncryptedVmsa {
 pub(super) enum Vmsa {
     Plain(PlainVmsa),
     Encrypted(EncryptedVmsa),
-    /// The vCPU cannot run.
+    /// The VM was stopped.
     Lost,
 }
 
@@ -112,15 +113,19 @@ impl FilledVmsa {
         }
     }
 
-    /// The same for an SEV-SNP guest, with the context `gctx`. Errors: EIO if the firmware refuses;
-    /// EFAULT if the processor does.
+    /// The same for an SEV-SNP guest, with the context `gctx`. Errors: EBADF if `sev_fd` is no file;
+    /// EIO if the firmware refuses; EFAULT if the processor does.
     fn encrypt_snp(
         self,
         context: &EncContext,
         gctx: PspAddr,
-        channel: Channel<'_>,
+        sev_fd: u32,
         status: &mut FwStatus,
     ) -> Result<EncryptedVmsa, (Rejection, Vmsa)> {
+        let device = match SevDevice::from_fd(sev_fd) {
+            Ok(device) => device,
+            Err(error) => return Err((error.into(), Vmsa::Plain(PlainVmsa::again(self.0)))),
+        };
         let page = match LaunchPage::assign(self.0.pfn(), INITIAL_VMSA_GPA, context.asid()) {
             Ok(page) => page,
             Err(error) => {
@@ -129,7 +134,7 @@ impl FilledVmsa {
             }
         };
 
-        match page.update(gctx, PageType::Vmsa, channel, status) {
+        match page.update(gctx, PageType::Vmsa, Channel::Device(&device), status) {
             Ok(()) => Ok(self.encrypted(context)),
             Err((error, Fate::Shared)) => {
                 Err((error.into(), Vmsa::Plain(PlainVmsa::again(self.0))))
@@ -211,21 +216,29 @@ pub(crate) fn encrypt(vcpu: &Vcpu, context: &EncContext, status: &mut FwStatus) 
     encrypt_with(vcpu, context, |vmsa| {
         vmsa.encrypt(context, status)
             .map_err(|(error, vmsa)| (error, Vmsa::Plain(vmsa)))
-    })
+    })?;
+    vcpu.protect_fpu();
+    Ok(())
 }
 
-/// The same for an SEV-SNP guest, with the context `gctx`, through `channel`.
+/// The same for an SEV-SNP guest, with the context `gctx`, through the descriptor `sev_fd`. If the page
+/// is lost, the VM is stopped.
 ///
-/// Errors: as [`encrypt`]; EFAULT if the processor refuses; EINVAL if the page was lost before.
+/// Errors: as [`encrypt`]; EBADF if `sev_fd` is no file; EFAULT if the processor refuses.
 pub(crate) fn encrypt_snp(
     vcpu: &Vcpu,
     context: &EncContext,
     gctx: PspAddr,
-    channel: Channel<'_>,
+    sev_fd: u32,
     status: &mut FwStatus,
 ) -> Outcome {
     encrypt_with(vcpu, context, |vmsa| {
-        vmsa.encrypt_snp(context, gctx, channel, status)
+        vmsa.encrypt_snp(context, gctx, sev_fd, status)
+            .inspect_err(|(_, vmsa)| {
+                if let Vmsa::Lost = vmsa {
+                    vcpu.vm().stop();
+                }
+            })
     })
 }
 

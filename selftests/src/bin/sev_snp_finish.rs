@@ -11,7 +11,7 @@ use kvm_bindings::*;
 use nix::errno::Errno::{EFAULT, EINVAL};
 use sev::measurement::snp::SnpLaunchDigest;
 use sev_vm::bad::{Addresses, KERNEL, read_only};
-use sev_vm::cmd::{Answer, status};
+use sev_vm::cmd::{Answer, issue, status};
 use sev_vm::guest;
 use sev_vm::host::Host;
 use sev_vm::ktap::{self, Test};
@@ -19,6 +19,7 @@ use sev_vm::mem::PAGE;
 use sev_vm::snp::{PageType, Snp, features, policy};
 use sev_vm::snp_identity::Owner;
 use sev_vm::snp_image::{self, Imaged};
+use sev_vm::vm::addr_of;
 
 /// Firmware's status for a signature that does not verify.
 const BAD_SIGNATURE: u32 = 0xa;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             ("retry_with_vcpus", retry_with_vcpus),
             ("vcpu_fails", vcpu_fails),
             ("vcpu_state", vcpu_state),
+            ("debugged", debugged),
         ],
     )
 }
@@ -330,5 +332,28 @@ fn vcpu_state(t: &mut Test) -> Result<()> {
     }
     let regs = vm.vcpus[0].fd().get_regs();
     t.record("regs", Answer::from_result(regs));
+    Ok(())
+}
+
+/// A guest that is being debugged is refused before anybody looks at the descriptor.
+fn debugged(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let mut vm = Snp::started(&host, policy::DEFAULT)?;
+    vm.vm.add_vcpu(&host, [0; 4])?;
+    let finish_with = |vm: &Snp, sev_fd| {
+        let data = addr_of(&mut finish());
+        issue(&vm.vm.fd, sev_cmd_id_KVM_SEV_SNP_LAUNCH_FINISH, data, sev_fd)
+    };
+    let debug = |control| kvm_guest_debug { control, ..Default::default() };
+    let answer = vm.vm.vcpus[0].fd().set_guest_debug(&debug(KVM_GUESTDBG_ENABLE));
+    t.case("debug", Answer::from_result(answer), Answer::OK_KEPT);
+    t.case("no_device", finish_with(&vm, -1), Answer::refused(EINVAL));
+    t.case("device", finish_with(&vm, host.sev_fd()), Answer::refused(EINVAL));
+    let answer = vm.vm.vcpus[0].fd().set_guest_debug(&debug(0));
+    t.case("no_debug", Answer::from_result(answer), Answer::OK_KEPT);
+    let answer = finish_with(&vm, -1);
+    t.check("no_device_any_more", !answer.is_ok());
+    t.record("no_device_any_more.answer", answer);
+    t.case("finish", finish_with(&vm, host.sev_fd()), Answer::OK);
     Ok(())
 }

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use sev_vm::cmd::Answer;
 use sev_vm::es::kept_vm;
 use sev_vm::ghcb::{self, Ghcb, exit};
 use sev_vm::host::{EncryptionLeaf, Host};
@@ -340,6 +341,14 @@ fn hidden_registers(t: &mut Test) -> Result<()> {
         let fd = vcpu.vcpu.fd();
         t.check(&format!("{when}.get_regs"), fd.get_regs().is_err());
         t.check(&format!("{when}.set_regs"), fd.set_regs(&Default::default()).is_err());
+        // These are no secret, as they are not the guest's.
+        for (name, answer) in [
+            ("get_fpu", Answer::from_result(fd.get_fpu())),
+            ("set_fpu", Answer::from_result(fd.set_fpu(&Default::default()))),
+            ("get_xsave", Answer::from_result(fd.get_xsave())),
+        ] {
+            t.case(&format!("{when}.{name}"), answer, Answer::OK_KEPT);
+        }
         vcpu.msr(request::FEATURES)?;
     }
     Ok(())
