@@ -28,6 +28,7 @@
 //! | [`snp_guest_request`] | requests to the firmware through KVM, and attestation reports |
 //! | [`snp_guest_rmp`] | the reverse map table, counted |
 //! | [`snp_guest_vmsa`] | save areas, and AP creation requests |
+//! | [`large_gmem`] | large pages in a guest_memfd |
 //! | [`cgroup`] | groups of the misc controller |
 //! | [`context`] | both kinds of VM, mirrors and moves |
 //! | [`tracefs`] | recording events of the kernel |
@@ -55,6 +56,7 @@ pub mod host;
 pub mod hostile;
 pub mod kds;
 pub mod ktap;
+pub mod large_gmem;
 pub mod mem;
 pub mod other;
 pub mod psp;

@@ -54,6 +54,8 @@ pub struct MachineCounters {
     pub page_flushes: u64,
     /// Executed RMPUPDATE instructions.
     pub rmpupdate: u64,
+    /// Executed PSMASH instructions.
+    pub psmash: u64,
 }
 
 /// Certificates of the keys that sign attestation reports, PEM.

@@ -21,7 +21,7 @@ use crate::cmd::Answer;
 use crate::es::{self, Guest};
 use crate::guest;
 use crate::host::{EncryptionLeaf, Host, VmType};
-use crate::mem::{GuestMemory, Mapping, PAGE};
+use crate::mem::{self, GuestMemory, Mapping, PAGE};
 use crate::snp::{self, PageType, policy};
 use crate::snp_guest_program::{note_snp_exception, puppet};
 use crate::vm::Vm;
@@ -31,7 +31,7 @@ pub use crate::snp_guest_actor::{Actor, Exception, Outcome, Reply, Vmm, answer};
 /// Bytes of guest memory.
 pub const MEMORY: u64 = 6 << 20;
 /// Bytes of a large page.
-pub const LARGE: u64 = 2 << 20;
+pub const LARGE: u64 = mem::LARGE as u64;
 /// Pages without C-bit in both views: mailboxes, GHCBs, buffers.
 pub const SHARED: Range<u64> = 0x2_0000..0x4_0000;
 /// Shared pages that are free for buffers.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our kvm-amd.ko for a kernel tree. SEV_MODULE names a module to use instead."""
+"""Modules for a kernel tree: our kvm-amd.ko, and those of tests.
+
+SEV_MODULE names one to use instead of ours.
+"""
 
 import argparse
 import os
@@ -11,33 +14,44 @@ from . import cache, intree_kernel, kernel, progress
 from .progress import StepError
 
 SOURCES = cache.SRC / "src"
-KEEP = 4  # modules of each release: other checkouts use this cache as well
+OURS = "kvm-amd"
+KEEP = 4  # modules of each name and release: other checkouts use this cache as well
 
 
 def ensure(name: str) -> Path:
-    """The module for the kernel `name`, a series, a release, `debug` or `intree`, whose own it is."""
+    """Ours for the kernel `name`, a series, a release, `debug` or an in-tree one, whose own it is."""
     if override := os.environ.get("SEV_MODULE"):
         return Path(override)
     tree = kernel.ensure(name)
-    if name == intree_kernel.NAME:
+    if name in intree_kernel.BASES:
         return intree_kernel.module_of(tree)
+    return built(tree, OURS, SOURCES, cache.SRC / "uapi")
+
+
+def ensure_test(name: str, sources: Path) -> Path:
+    """A test's for the kernel `name`: that of a directory, whose name it has."""
+    return built(kernel.ensure(name), sources.name, sources)
+
+
+def built(tree: Path, name: str, sources: Path, *others: Path) -> Path:
+    """NAME.ko of a directory with a Kbuild, and of other files that it includes."""
     release = (tree / "version").read_text().strip()
-    key = cache.key_of(tree.name, Path(__file__).read_bytes(), SOURCES, cache.SRC / "uapi")
-    entry = cache.CACHE / "module" / f"{release}-{key}"
+    key = cache.key_of(tree.name, Path(__file__).read_bytes(), sources, *others)
+    entry = cache.CACHE / "module" / f"{name}-{release}-{key}"
 
     def build(new: Path) -> None:
         objects = new / "objects"
-        options = (f"M={SOURCES}", f"MO={objects}", "modules")
+        options = (f"M={sources}", f"MO={objects}", "modules")
         command = kernel.make_command(tree, *options)
         log = cache.LOGS / f"module-{key}.log"
-        progress.run(f"module {release}", "building", command, log)
-        shutil.copy(objects / "kvm-amd.ko", new / "kvm-amd.ko")
+        progress.run(f"{name} {release}", "building", command, log)
+        shutil.copy(objects / f"{name}.ko", new)
         shutil.rmtree(objects)
         log.unlink()
 
     cache.ensure(entry, build)
-    cache.keep_newest(entry.parent, f"{release}-*", KEEP)
-    return entry / "kvm-amd.ko"
+    cache.keep_newest(entry.parent, f"{name}-{release}-*", KEEP)
+    return entry / f"{name}.ko"
 
 
 def main() -> int:

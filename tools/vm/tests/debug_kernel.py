@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from env import kernel
+from env import module
 from vm import klog
 
 HERE = Path(__file__).resolve().parent
@@ -32,17 +32,12 @@ REPORTS = (
 
 class Provoked(unittest.TestCase):
     def test_everything_is_reported(self):
-        tree = kernel.ensure("debug")
+        provoke = module.ensure_test("debug", HERE / "provoke")
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
-            options = (f"M={HERE / 'provoke'}", f"MO={work}", "modules")
-            build = subprocess.run(
-                kernel.make_command(tree, *options), capture_output=True, text=True
-            )
-            self.assertEqual(build.returncode, 0, build.stderr)
             run = subprocess.run(
                 [RUN, "--kernel", "debug", "--module", "stock", "--timeout", "580"]
-                + ["--put", work / "provoke.ko", "--log", work / "log"]
+                + ["--put", provoke, "--log", work / "log"]
                 + ["--", "insmod", "/provoke.ko"],
                 capture_output=True,
                 text=True,
