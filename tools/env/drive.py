@@ -67,7 +67,8 @@ def lanes(group: str) -> list[list[Stage]]:
         ]
     elif group == "check-long":
         kernel_lane += [
-            ("in-tree kernel", lambda: kernel.ensure("intree")),
+            ("in-tree kernel of 7.2", lambda: kernel.ensure("intree")),
+            ("in-tree kernel of 7.3", lambda: kernel.ensure("intree-7.3")),
             ("in-tree selftests", lambda: kselftest.ensure_all("intree")),
         ]
     else:

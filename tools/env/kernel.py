@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kernel trees, one for each patch level and version of the scripts that make it.
 
-/cache/kernel/SERIES (7.2, 7.3, debug, intree) names the tree that was made last:
+/cache/kernel/SERIES (7.2, 7.3, debug, intree, intree-7.3) names the tree that was made last:
     src/      source (KSRC), without bulk that neither modules nor selftests need
     build/    build tree (KOUT), modules_prepare done: the modules built against it load
               on the stock image
     image/    vmlinuz and lib/modules/RELEASE, from the stock packages (of debug and
               intree: built)
     version   RELEASE, e.g. 7.2.12+deb13-amd64
-Of intree there is no src and build, as nothing is built against it.
+Of intree kernels there is no src and build, as nothing is built against it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def release_number(entry: Path) -> tuple[int, ...]:
 
 def series_of(kernel: str) -> str:
     """The series that a kernel is of, also one that is built here."""
-    bases = {built.NAME: built.BASE for built in (debug_tree, intree_kernel)}
+    bases = {debug_tree.NAME: debug_tree.BASE, **intree_kernel.BASES}
     return bases.get(kernel) or debian.series_of(kernel)
 
 
@@ -44,19 +44,19 @@ def find(kernel: str) -> Path | None:
 
 
 def ensure(kernel: str, update: bool = False) -> Path:
-    """Returns the tree of `kernel`, a series, a release, `debug` or `intree`, made now if there is none.
+    """Returns the tree of `kernel`, a series, a release, or one built here, made now if there is none.
 
     `update` asks the mirror for a newer patch level of a series first.
     """
     if kernel == debug_tree.NAME:
         return debug_tree.ensure(ensure(debug_tree.BASE, update))
-    if kernel == intree_kernel.NAME:
-        return intree_kernel.ensure(ensure(intree_kernel.BASE, update))
+    if base := intree_kernel.BASES.get(kernel):
+        return intree_kernel.ensure(kernel, ensure(base, update))
     series = debian.series_of(kernel)
     if series not in SERIES:
         raise StepError(
-            f"kernel {kernel} is not supported; choose a Debian kernel, {', '.join(SERIES)}, "
-            f"{debug_tree.NAME} or {intree_kernel.NAME}"
+            f"kernel {kernel} is not supported; choose a Debian kernel, or one of "
+            f"{', '.join((*SERIES, debug_tree.NAME, *intree_kernel.BASES))}"
         )
     entry = find(kernel)
     if entry and not update:
@@ -81,7 +81,7 @@ def make_command(tree: Path, *arguments: str) -> list[str | Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/env/kernel", description="Prepare a kernel tree.")
     parser.add_argument(
-        "kernel", help="a series (7.2), a release (7.2.12+deb13-amd64), debug or intree"
+        "kernel", help="a series (7.2), a release (7.2.12+deb13-amd64), debug, intree or intree-7.3"
     )
     parser.add_argument("--update", action="store_true", help="look for a newer patch level")
     arguments = parser.parse_args()

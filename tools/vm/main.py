@@ -52,7 +52,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--module", choices=("rust", "stock"), default="rust", help="which kvm-amd (rust)")
     add("--platform", choices=tuple(PLATFORMS), default="sev", help="what the CPU offers (sev)")
-    add("--kernel", default="7.2", metavar="SERIES", help="Debian's 7.2 or 7.3, debug or intree (7.2)")
+    add(
+        "--kernel",
+        default="7.2",
+        metavar="SERIES",
+        help="Debian's 7.2 or 7.3, or debug, intree, intree-7.3 (7.2)",
+    )
     add("--cpu", action="append", default=[], metavar="NAME=VALUE", help="property of the CPUs")
     add("--kselftest", metavar="NAME", help="build and run an in-tree kvm selftest (x86/NAME)")
     add("--repeat", type=int, default=1, metavar="N", help="run COMMAND until it fails, or N times")
