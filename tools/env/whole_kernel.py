@@ -14,6 +14,8 @@ from . import cache, kernel_tree, progress
 from .progress import StepError
 
 HOST = Path(__file__).with_name("host.config")
+# Options that a later series has under another name: both are asked for, and one has to be taken.
+RENAMED = {"CONFIG_PROC_SYSCTL=y": "CONFIG_SYSCTL=y"}  # 7.3
 
 
 @dataclass(frozen=True)
@@ -79,4 +81,4 @@ def not_taken(fragment: str, config: str) -> list[str]:
     """The lines of a fragment that a configuration lacks."""
     wanted = [line for line in fragment.splitlines() if line.startswith("CONFIG")]
     taken = set(config.splitlines())
-    return [line for line in wanted if line not in taken]
+    return [line for line in wanted if not taken & {line, RENAMED.get(line, line)}]

@@ -17,6 +17,11 @@ class Options(unittest.TestCase):
         self.assertEqual(whole_kernel.not_taken(fragment, config), ["CONFIG_B=y", "CONFIG_C=m"])
         self.assertEqual(whole_kernel.not_taken(fragment, fragment), [])
 
+    def test_an_option_with_another_name_later(self):
+        fragment = "CONFIG_PROC_SYSCTL=y\nCONFIG_SYSCTL=y\n"
+        self.assertEqual(whole_kernel.not_taken(fragment, "CONFIG_SYSCTL=y\n"), [])
+        self.assertEqual(len(whole_kernel.not_taken(fragment, "")), 2)
+
     def test_an_option_that_was_not_taken(self):
         recipe = intree_kernel.RECIPE
         with tempfile.TemporaryDirectory() as name:
