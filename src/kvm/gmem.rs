@@ -190,7 +190,8 @@ impl Drop for PrivatePage {
 pub(crate) struct VcpuMemory<'a>(&'a Vm);
 
 impl Vcpu {
-    /// The guest's memory. A vCPU's mutex is held only by those who hold the other lock, too.
+    /// The guest's memory, for tasks that run the vCPU or serve its INIT: they hold that lock. Not for
+    /// ioctls that have all vCPUs of a VM, such as launches and moves, which do not.
     pub(crate) fn memory(&self) -> VcpuMemory<'_> {
         VcpuMemory(self.vm())
     }
