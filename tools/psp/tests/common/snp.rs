@@ -58,12 +58,7 @@ impl Psp {
     }
 
     pub fn rmpupdate(&self, spa: u64, entry: [u64; 2]) {
-        let rmp = &mut self.machine.state().rmp;
-        rmp.insert(spa >> 12, entry);
-        if entry[0] & LARGE != 0 {
-            let others = 1..512;
-            rmp.extend(others.map(|page| ((spa >> 12) + page, [ASSIGNED, 0])));
-        }
+        self.machine.state().rmp.insert(spa >> 12, entry);
     }
 
     /// A command whose buffer is one address.
