@@ -254,7 +254,7 @@ fn a_large_page_is_one_page() {
     let mut psp = Psp::snp("");
     psp.snp_launching(GCTX, ASID, POLICY);
     let prepared = pre_guest(ASID.into(), 0x20_0000);
-    psp.rmpupdate(GUEST, [prepared[0] | LARGE, 0]);
+    psp.rmpupdate_large(GUEST, [prepared[0], 0]);
     psp.machine.put(GUEST, &[7; 2 << 20]);
     // Part of it is not a page.
     for spa in [GUEST, GUEST + 4096] {

@@ -357,8 +357,7 @@ fn legacy_commands_write_firmware_pages_only() {
     psp.rmpupdate(BUF, FIRMWARE);
     measure(&mut psp).unwrap();
     // A large page of the firmware counts for all its parts.
-    psp.rmpupdate(GUEST, [FIRMWARE[0] | LARGE, 0]);
-    psp.rmpupdate(GUEST + 4096, [ASSIGNED, 0]);
+    psp.rmpupdate_large(GUEST, FIRMWARE);
     let debug = wire_debug(handle, GUEST, GUEST + 4096);
     psp.ok("DBG_DECRYPT", &debug).unwrap();
 }

@@ -61,6 +61,14 @@ impl Psp {
         self.machine.state().rmp.insert(spa >> 12, entry);
     }
 
+    /// The same of 2 MiB: the other entries there say that they are assigned, and no more.
+    pub fn rmpupdate_large(&self, spa: u64, entry: [u64; 2]) {
+        for page in 1..512 {
+            self.rmpupdate(spa + 4096 * page, [ASSIGNED, 0]);
+        }
+        self.rmpupdate(spa, [entry[0] | LARGE, entry[1]]);
+    }
+
     /// A command whose buffer is one address.
     pub fn at(&mut self, name: &str, spa: u64) -> Outcome {
         let address = U64::new(spa);
