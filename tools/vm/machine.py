@@ -13,14 +13,15 @@ PORTS = ("control", "out", "err", "files", "psp")
 CPU = "EPYC-Milan,-hypervisor,+svm,+npt,+nrip-save,+lbrv,+flushbyasid,+decodeassists,phys-bits=48"
 
 # A machine that goes on after an Oops or a lockup tells nothing new: say what every CPU is doing,
-# panic, and end. A CPU may stand still for as long as one of this machine does, see vcpus. The
-# emulated TSC keeps time, but comparing it with others goes wrong on a busy machine, and so does
-# waiting for the first timer interrupts.
+# panic, and end; and so upon an NMI, see hang. A CPU may stand still for as long as one of this
+# machine does, see vcpus. The emulated TSC keeps time, but comparing it with others goes wrong on a
+# busy machine, and so does waiting for the first timer interrupts.
 COMMAND_LINE = (
     "console=ttyS0 ignore_loglevel panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1 "
     "sysctl.kernel.hung_task_all_cpu_backtrace=1 sysctl.kernel.softlockup_all_cpu_backtrace=1 "
     "sysctl.kernel.watchdog_thresh=60 sysctl.kernel.hung_task_timeout_secs=240 "
     "rcupdate.rcu_cpu_stall_timeout=120 workqueue.watchdog_thresh=120 "
+    "unknown_nmi_panic panic_sys_info=blocked_tasks,all_bt "
     "tsc=reliable no_timer_check"
 )
 BIOS_DIRECTORIES = ("/usr/share/seabios", "/usr/share/qemu")

@@ -147,7 +147,7 @@ def unpack(files: bytes, into: Path) -> None:
 def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
     """Says what went wrong, with the kernel log, and chooses the exit status."""
     if arguments.log:
-        arguments.log.write_text(result.log)
+        arguments.log.write_text(result.log + session.text(result.testimony))
     complaints = klog.complaints(result.log)
     problems = result.problems + [f"kernel: {line}" for line in complaints]
     if result.timed_out:
@@ -157,8 +157,13 @@ def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
         print(klog.excerpt(result.log), file=sys.stderr)
         if errors := QEMU_NOISE.sub("", result.qemu_errors).strip():
             say(f"QEMU said:\n{errors}")
+    if result.testimony:
+        say("when asked by an NMI, the kernel said:")
+        print(klog.excerpt(session.text(result.testimony)), file=sys.stderr)
     for problem in problems:
         say(problem)
+    for line in result.state:
+        say(line)
     if result.status is None:
         for line in result.vcpus:
             say(line)

@@ -2,6 +2,7 @@
 """QEMU's machine protocol, as much of it as a run needs, and the PSP behind it."""
 
 import asyncio
+import itertools
 import json
 
 PSP = "/machine/peripheral/psp"
@@ -18,24 +19,27 @@ class Qmp:
         self._reader = reader
         self._writer = writer
         self._lock = asyncio.Lock()
+        self._ids = itertools.count()
 
     async def greet(self) -> None:
         await self._reader.readline()
         await self.execute("qmp_capabilities")
 
     async def execute(self, command: str, **arguments: object) -> object:
-        request = {"execute": command, "arguments": arguments}
+        request = {"execute": command, "arguments": arguments, "id": next(self._ids)}
         async with self._lock:
             try:
                 self._writer.write(json.dumps(request).encode() + b"\n")
                 await self._writer.drain()
                 while line := await self._reader.readline():
                     answer = json.loads(line)
+                    # An event, or the answer to somebody who did not wait for it.
+                    if answer.get("id") != request["id"]:
+                        continue
                     if "return" in answer:
                         return answer["return"]
                     if "error" in answer:
                         raise QmpError(answer["error"]["desc"])
-                    # Anything else is an event.
             except ConnectionError:
                 pass
             raise QmpError("QEMU is gone")

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from typing import BinaryIO
 
 from env.processes import kill_group
 
-from . import figures
+from . import figures, hang
 from .machine import PORTS, Machine
 from .qmp import Psp, Qmp, QmpError
 from .vcpus import Vcpus
@@ -42,12 +43,18 @@ class Result:
     timed_out: bool = False
     vcpus: list[str] = field(default_factory=list)  # what each did lately
     console: bytes = b""
+    state: list[str] = field(default_factory=list)  # of a machine that timed out
+    testimony: bytes = b""  # what its kernel said when it was asked
     qemu_errors: str = ""
     files: bytes = b""  # tar
 
     @property
     def log(self) -> str:
-        return self.console.decode(errors="replace").replace("\r", "")
+        return text(self.console)
+
+
+def text(console: bytes) -> str:
+    return console.decode(errors="replace").replace("\r", "")
 
 
 class Session:
@@ -64,11 +71,14 @@ class Session:
 
     async def run(self, timeout: float) -> Result:
         with tempfile.TemporaryFile() as console:
-            await self._run(timeout, console.fileno())
-            self.result.console = console.read()
+            end = await self._run(timeout, console.fileno())
+            self.result.console = console.read(end)
+            self.result.testimony = console.read()
         return self.result
 
-    async def _run(self, timeout: float, console: int) -> None:
+    async def _run(self, timeout: float, console: int) -> int:
+        """How much of the console is the run's own; a machine that hangs is made to say more."""
+        console_end = -1
         process = await self._start(console)
         tasks = [
             asyncio.create_task(self._copy("out", self._out.write, self._out.flush)),
@@ -83,7 +93,11 @@ class Session:
             async with asyncio.timeout(timeout):
                 await self._talk(process)
         except TimeoutError:
+            watch.cancel()
             self.result.timed_out = True
+            console_end = os.fstat(console).st_size
+            end = asyncio.ensure_future(process.wait())
+            self.result.state = await hang.interrogate(self._qmp, self._machine.smp, end)
         except (EndedError, QmpError, ConnectionError):
             await asyncio.wait({asyncio.create_task(process.wait())}, timeout=QUIT_PATIENCE)
             self.result.problems.append(
@@ -104,6 +118,7 @@ class Session:
         closing = (writer.wait_closed() for writer in self._writers.values())
         await asyncio.gather(*closing, return_exceptions=True)
         self.result.files = bytes(self._files)
+        return console_end
 
     async def _start(self, console: int) -> asyncio.subprocess.Process:
         pairs = {name: socket.socketpair() for name in CHANNELS}
@@ -123,6 +138,7 @@ class Session:
             near.setblocking(False)
             reader, writer = await asyncio.open_connection(sock=near, limit=LINE_LIMIT)
             self._readers[name], self._writers[name] = reader, writer
+        self._qmp = Qmp(self._readers["qmp"], self._writers["qmp"])
         return process
 
     async def _copy(self, name, write, flush=None) -> None:
@@ -134,8 +150,7 @@ class Session:
 
     async def _talk(self, process: asyncio.subprocess.Process) -> None:
         """Runs the conversation; QEMU's end in the midst of it is a failure."""
-        qmp = Qmp(self._readers["qmp"], self._writers["qmp"])
-        talk = asyncio.create_task(self._converse(qmp))
+        talk = asyncio.create_task(self._converse())
         end = asyncio.create_task(process.wait())
         tasks = {talk, end}
         try:
@@ -146,16 +161,16 @@ class Session:
             # Ending it in order lets the firmware close its files.
             with contextlib.suppress(QmpError, TimeoutError):
                 async with asyncio.timeout(QUIT_PATIENCE):
-                    await qmp.execute("quit")
+                    await self._qmp.execute("quit")
                     await end
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _converse(self, qmp: Qmp) -> None:
-        await qmp.greet()
-        psp = Psp(qmp)
+    async def _converse(self) -> None:
+        await self._qmp.greet()
+        psp = Psp(self._qmp)
         relay = asyncio.create_task(self._relay(psp))
         try:
             before = await self._figures(psp)

@@ -23,12 +23,16 @@ async def close(writer):
 
 
 async def serve(far, answers):
-    """Answers each request; returns the requests."""
+    """Answers each request; returns the requests. What has no `id` of its own gets the request's,
+    unless it is an event."""
     reader, writer = far
     requests = []
     for answer in answers:
-        requests.append(json.loads(await reader.readline()))
-        writer.write("".join(json.dumps(part) + "\n" for part in answer).encode())
+        request = json.loads(await reader.readline())
+        requests.append(request)
+        for part in answer:
+            part = part if "event" in part else {"id": request["id"]} | part
+            writer.write(json.dumps(part).encode() + b"\n")
     return requests
 
 
@@ -37,7 +41,16 @@ class Execute(unittest.IsolatedAsyncioTestCase):
         qmp, far = await connected(self)
         server = asyncio.create_task(serve(far, [[{"event": "RESET"}, {"return": 5}]]))
         self.assertEqual(await qmp.execute("x", a=1), 5)
-        self.assertEqual(await server, [{"execute": "x", "arguments": {"a": 1}}])
+        self.assertEqual(await server, [{"execute": "x", "arguments": {"a": 1}, "id": 0}])
+
+    async def test_answers_to_others_are_passed_over(self):
+        qmp, far = await connected(self)
+        answers = [[], [{"return": "late", "id": 0}, {"return": "own"}]]
+        asyncio.create_task(serve(far, answers))
+        with self.assertRaises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await qmp.execute("x")
+        self.assertEqual(await qmp.execute("y"), "own")
 
     async def test_errors_are_raised(self):
         qmp, far = await connected(self)

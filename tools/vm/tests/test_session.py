@@ -13,7 +13,7 @@ from typing import cast
 from unittest import mock
 
 from env.processes import dies
-from vm import figures, session, vcpus
+from vm import figures, hang, session, vcpus
 from vm.machine import Machine
 
 PRELUDE = """
@@ -23,14 +23,21 @@ console = open(f"/dev/fd/{fds.pop('console')}", "wb", buffering=0)
 port = {name: socket.socket(fileno=fd) for name, fd in fds.items()}
 qmp = port["qmp"].makefile("rw")
 counters = '{"contexts": 0, "asids_bound": 0}'
+monitor = {}
+def nmi():
+    pass
 def machine():
     print('{"QMP": {}}', file=qmp, flush=True)
     for line in qmp:
         request = json.loads(line)
         value = counters if request["execute"] == "qom-get" else {}
-        print(json.dumps({"return": value}), file=qmp, flush=True)
+        if request["execute"] == "human-monitor-command":
+            value = monitor.get(request["arguments"]["command-line"], "")
+        print(json.dumps({"return": value, "id": request["id"]}), file=qmp, flush=True)
         if request["execute"] == "quit":
             os._exit(0)
+        if request["execute"] == "inject-nmi":
+            nmi()
 threading.Thread(target=machine, daemon=True).start()
 control = port["control"].makefile("rw")
 def say(*lines):
@@ -52,6 +59,7 @@ say("unload 0", "done"); forever()
 class FakeMachine:
     platform = "sev"
     firmware = Path("libsevfw.so")
+    smp = 2
 
     def __init__(self, script: str) -> None:
         self._script = script
@@ -87,6 +95,7 @@ cpu(0, lambda: os.kill(os.getpid(), signal.SIGSTOP))
         with (
             mock.patch.object(vcpus, "PERIOD", 0.1),
             mock.patch.object(vcpus, "REMARKABLE", 0.3),
+            mock.patch.object(hang, "PATIENCE", 1),
         ):
             result, _, _ = run(script, timeout=8)
         self.assertTrue(result.timed_out)
@@ -163,6 +172,39 @@ say("exit 0", "end"); hear(); say("done"); forever()
 
 
 class TimeOut(unittest.TestCase):
+    def setUp(self):
+        patience = mock.patch.object(hang, "PATIENCE", 1)
+        patience.start()
+        self.addCleanup(patience.stop)
+
+    def test_the_machine_says_where_it_hangs(self):
+        script = r"""
+monitor["info registers -a"] = "CPU#0\nRAX=0\nRIP=5 HLT=1\n"
+monitor["info lapic 1"] = "ESR 0\nISR\t 236\n"
+def nmi():
+    console.write(b"Kernel panic\r\n")
+    os._exit(0)
+console.write(b"so far\r\n")
+forever()
+"""
+        result, _, _ = run(script, timeout=2)
+        self.assertTrue(result.timed_out)
+        self.assertEqual(result.problems, [])
+        self.assertEqual((result.log, result.testimony), ("so far\n", b"Kernel panic\r\n"))
+        self.assertEqual(result.state, ["CPU#0", "RIP=5 HLT=1", "ISR\t 236"])
+
+    def test_a_machine_that_does_not_answer(self):
+        silent = """
+class Silent:
+    def get(self, *_): forever()
+monitor = Silent()
+forever()
+"""
+        answering = 'monitor["info registers -a"] = "CPU#0"; forever()'
+        for script, what in ((silent, "the monitor"), (answering, "an NMI")):
+            result, _, _ = run(script, timeout=2)
+            self.assertEqual(result.state[-1], f"no answer to {what} for 1 s")
+
     def test_the_whole_group_is_killed(self):
         with tempfile.TemporaryDirectory() as name:
             pids = Path(name) / "pids"
