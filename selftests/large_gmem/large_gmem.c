@@ -10,6 +10,8 @@
  *   folio_alloc                                gives out the next page of a block
  *   kvm_arch_gmem_prepare, _make_private       is told the size when a page is to become private
  *   kvm_gmem_get_pfn                           tells the size
+ *   kvm_arch_gmem_invalidate, _reclaim         is told that a block is freed with its first page, if
+ *                                              the parameter `whole` is set
  *
  * The file has to be allocated in whole and aligned blocks (fallocate) before the guest uses it. As
  * long as a block is out, nobody else gets its pages: writing 0 takes the blocks back, and fails with
@@ -151,12 +153,57 @@ static struct kretprobe get_pfn_probe = {
 	.data_size = sizeof(struct results),
 };
 
-/* A kernel has one of them. */
-static struct kprobe size_probes[] = {
+/* Whether a block becomes the host's at once, as does a large page of a file. */
+static bool whole;
+
+static bool frees_block(unsigned long pfn)
+{
+	return READ_ONCE(whole) && IS_ALIGNED(pfn, PER_BLOCK) && is_large(pfn);
+}
+NOKPROBE_SYMBOL(frees_block);
+
+/* (first pfn, pfn after the last one) */
+static int invalidate(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (frees_block(regs->di))
+		regs->si = regs->di + PER_BLOCK;
+	return 0;
+}
+NOKPROBE_SYMBOL(invalidate);
+
+/* (first pfn, nr_pages) */
+static int reclaim(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (frees_block(regs->di))
+		regs->si = PER_BLOCK;
+	return 0;
+}
+NOKPROBE_SYMBOL(reclaim);
+
+/* A kernel has one function of each pair. */
+static struct kprobe become_probes[2] = {
 	{ .symbol_name = "kvm_arch_gmem_prepare", .pre_handler = prepare },
 	{ .symbol_name = "kvm_arch_gmem_make_private", .pre_handler = make_private },
 };
-static struct kprobe *size_probe;
+static struct kprobe *become_probe;
+
+static struct kprobe free_probes[2] = {
+	{ .symbol_name = "kvm_arch_gmem_invalidate", .pre_handler = invalidate },
+	{ .symbol_name = "kvm_arch_gmem_reclaim", .pre_handler = reclaim },
+};
+static struct kprobe *free_probe;
+
+static int register_one(struct kprobe probes[2], struct kprobe **registered)
+{
+	int ret = register_kprobe(&probes[0]);
+
+	*registered = &probes[0];
+	if (ret) {
+		ret = register_kprobe(&probes[1]);
+		*registered = &probes[1];
+	}
+	return ret;
+}
 
 /* Nobody else can have a reference to a page that is in no file. */
 static bool is_back(struct page *block)
@@ -248,22 +295,19 @@ static const struct kernel_param_ops blocks_ops = {
 };
 module_param_cb(blocks, &blocks_ops, NULL, 0600);
 MODULE_PARM_DESC(blocks, "written: blocks for the writing process; read: pages given out");
+module_param(whole, bool, 0600);
+MODULE_PARM_DESC(whole, "a block is freed with its first page");
 
 static int __init start(void)
 {
-	unsigned int i;
 	int ret;
 
-	for (i = 0; i < ARRAY_SIZE(size_probes); i++) {
-		ret = register_kprobe(&size_probes[i]);
-		if (!ret) {
-			size_probe = &size_probes[i];
-			break;
-		}
-	}
+	ret = register_one(become_probes, &become_probe);
 	if (ret)
 		return ret;
-
+	ret = register_one(free_probes, &free_probe);
+	if (ret)
+		goto no_free;
 	ret = register_kretprobe(&get_pfn_probe);
 	if (ret)
 		goto no_get_pfn;
@@ -275,7 +319,9 @@ static int __init start(void)
 no_alloc:
 	unregister_kretprobe(&get_pfn_probe);
 no_get_pfn:
-	unregister_kprobe(size_probe);
+	unregister_kprobe(free_probe);
+no_free:
+	unregister_kprobe(become_probe);
 	return ret;
 }
 
@@ -284,7 +330,8 @@ static void __exit stop(void)
 {
 	unregister_kretprobe(&alloc_probe);
 	unregister_kretprobe(&get_pfn_probe);
-	unregister_kprobe(size_probe);
+	unregister_kprobe(free_probe);
+	unregister_kprobe(become_probe);
 	if (take_back())
 		pr_err("large_gmem: pages are still in use, and are lost\n");
 }

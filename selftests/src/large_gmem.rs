@@ -18,6 +18,7 @@ use crate::mem::{LARGE, PAGE};
 
 const MODULE: &str = "/large_gmem.ko";
 const BLOCKS: &str = "/sys/module/large_gmem/parameters/blocks";
+const WHOLE: &str = "/sys/module/large_gmem/parameters/whole";
 
 /// Loads the module, which stays.
 pub fn load_module() -> Result<()> {
@@ -50,11 +51,18 @@ impl Blocks {
         Ok(blocks)
     }
 
+    /// From now on, each is freed by the file as a whole, with its first page; without this, page by
+    /// page.
+    pub fn free_whole(&self) -> Result<()> {
+        fs::write(WHOLE, "Y").with_context(|| format!("Y to {WHOLE}"))
+    }
+
     /// Gives them back: an error if anybody has a page of theirs still.
     pub fn give_back(self) -> Result<()> {
         std::mem::forget(self);
         // A page on its way to the lists of the page cache is referenced for that: let it arrive.
         fs::write("/proc/sys/vm/drop_caches", "1")?;
+        fs::write(WHOLE, "N").with_context(|| format!("N to {WHOLE}"))?;
         fs::write(BLOCKS, "0").with_context(|| format!("0 to {BLOCKS}"))
     }
 }
@@ -62,6 +70,7 @@ impl Blocks {
 impl Drop for Blocks {
     fn drop(&mut self) {
         // The test has failed already.
+        let _ = fs::write(WHOLE, "N");
         let _ = fs::write(BLOCKS, "0");
     }
 }

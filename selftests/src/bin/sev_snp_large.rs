@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             ("converted_whole", converted_whole),
             ("punched_amid", punched_amid),
             ("punched_whole", punched_whole),
+            ("freed_whole", freed_whole),
             ("race", race),
             ("storm", storm),
             ("no_page_of_guests", no_page_of_guests),
@@ -399,6 +400,27 @@ fn punched_whole(t: &mut Test) -> Result<()> {
     let new = vcpu.load(AREA)?;
     t.check("not_validated", new.exception == Some(Exception::NOT_VALIDATED));
     large.close()
+}
+
+/// The file frees large pages as such: one RMPUPDATE for one that is large still, and one for each of
+/// its pages if it was split.
+fn freed_whole(t: &mut Test) -> Result<()> {
+    let host = Host::open()?;
+    let mut large = Large::with_data(&host)?;
+    let split = large.guest.actor(0).pvalidate(AREA + LARGE, true)?;
+    t.check("second_split", split.quiet() && split.results == DONE);
+    t.value("mapped_large", large.mapped_large()?, 1);
+    large.blocks.free_whole()?;
+    for (name, gpa, updates) in [("large", AREA, 1), ("split", AREA + LARGE, LARGE / PAGE_LEN)] {
+        let hole = gpa..gpa + LARGE;
+        let ((), done) = changes(t, name, |_| Ok(punch(&large.guest.private, hole)?))?;
+        t.check(name, done.are(updates, 0));
+    }
+    t.value("left", large.mapped_large()?, 0);
+    let ((), done) = changes(t, "close", |_| large.close())?;
+    // What was loaded is in small pages, which are not of the blocks.
+    t.check("no_split", done.splits == 0);
+    Ok(())
 }
 
 /// Two vCPUs validate pages of the same large one: both see it split, whoever did it.
