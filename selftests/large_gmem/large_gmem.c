@@ -96,6 +96,24 @@ static int alloc_ends(struct kretprobe_instance *instance, struct pt_regs *regs)
 }
 NOKPROBE_SYMBOL(alloc_ends);
 
+static struct kretprobe alloc_probe = {
+	.kp.symbol_name = "folio_alloc_noprof",
+	.entry_handler = alloc_begins,
+	.handler = alloc_ends,
+};
+
+static int register_alloc_probe(void)
+{
+	int ret = register_kretprobe(&alloc_probe);
+
+	/* In a kernel without NUMA it is an inline function, which calls another with the same arguments. */
+	if (ret == -ENOENT) {
+		alloc_probe.kp.symbol_name = "__folio_alloc_noprof";
+		ret = register_kretprobe(&alloc_probe);
+	}
+	return ret;
+}
+
 /* (kvm, slot, gfn, pfn, page, max_order) */
 struct results {
 	u64 *pfn;
@@ -139,12 +157,6 @@ static int make_private(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 NOKPROBE_SYMBOL(make_private);
-
-static struct kretprobe alloc_probe = {
-	.kp.symbol_name = "folio_alloc_noprof",
-	.entry_handler = alloc_begins,
-	.handler = alloc_ends,
-};
 
 static struct kretprobe get_pfn_probe = {
 	.kp.symbol_name = "kvm_gmem_get_pfn",
@@ -311,7 +323,7 @@ static int __init start(void)
 	ret = register_kretprobe(&get_pfn_probe);
 	if (ret)
 		goto no_get_pfn;
-	ret = register_kretprobe(&alloc_probe);
+	ret = register_alloc_probe();
 	if (ret)
 		goto no_alloc;
 	return 0;
