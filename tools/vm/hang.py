@@ -17,8 +17,8 @@ PATIENCE = 10  # seconds, for all of it
 TELLING = re.compile(r"(?:CPU#|RIP=|dumping local APIC|LVTT\s|Timer\s|ISR\s|IRR\s|.* PPR )")
 
 
-async def interrogate(qmp: Qmp, cpus: int, end: asyncio.Future) -> list[str]:
-    """The telling lines. `end`: that of the machine, which is waited for after the NMI."""
+async def interrogate(qmp: Qmp, cpus: int, machine: asyncio.subprocess.Process) -> list[str]:
+    """The telling lines. After the NMI, the machine ends."""
     lines: list[str] = []
     try:
         async with asyncio.timeout(PATIENCE):
@@ -26,7 +26,7 @@ async def interrogate(qmp: Qmp, cpus: int, end: asyncio.Future) -> list[str]:
                 text = await qmp.execute("human-monitor-command", **{"command-line": command})
                 lines += [line for line in str(text).splitlines() if TELLING.match(line)]
             await qmp.execute("inject-nmi")
-            await end
+            await machine.wait()
     except QmpError as error:
         lines.append(f"no answer: {error}")
     except TimeoutError:

@@ -20,7 +20,7 @@ from .machine import PLATFORMS, Machine
 DESCRIPTION = """\
 Boot an unmodified Debian kernel on an emulated AMD SEV host, run COMMAND there, and
 return its exit status. Other statuses:
-  124  time-out
+  124  time-out; where the VM hangs is shown
   125  the host kernel complained (WARN, BUG, Oops, stall, hung task, ...), something
        leaked, or the VM ended by itself; the kernel log is shown
   2    the run could not be set up
@@ -147,7 +147,7 @@ def unpack(files: bytes, into: Path) -> None:
 def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
     """Says what went wrong, with the kernel log, and chooses the exit status."""
     if arguments.log:
-        arguments.log.write_text(result.log + session.text(result.testimony))
+        arguments.log.write_text(result.log + result.testimony)
     complaints = klog.complaints(result.log)
     problems = result.problems + [f"kernel: {line}" for line in complaints]
     if result.timed_out:
@@ -159,7 +159,7 @@ def conclude(result: session.Result, arguments: argparse.Namespace) -> int:
             say(f"QEMU said:\n{errors}")
     if result.testimony:
         say("when asked by an NMI, the kernel said:")
-        print(klog.excerpt(session.text(result.testimony)), file=sys.stderr)
+        print(klog.excerpt(result.testimony), file=sys.stderr)
     for problem in problems:
         say(problem)
     for line in result.state:

@@ -43,14 +43,19 @@ class Result:
     timed_out: bool = False
     vcpus: list[str] = field(default_factory=list)  # what each did lately
     console: bytes = b""
-    state: list[str] = field(default_factory=list)  # of a machine that timed out
-    testimony: bytes = b""  # what its kernel said when it was asked
+    asked_at: int | None = None  # where on the console the answer of one that hangs begins
+    state: list[str] = field(default_factory=list)  # of its CPUs
     qemu_errors: str = ""
     files: bytes = b""  # tar
 
     @property
     def log(self) -> str:
-        return text(self.console)
+        return text(self.console[: self.asked_at])
+
+    @property
+    def testimony(self) -> str:
+        """What the kernel of a machine that hangs said when it was asked."""
+        return "" if self.asked_at is None else text(self.console[self.asked_at :])
 
 
 def text(console: bytes) -> str:
@@ -71,14 +76,11 @@ class Session:
 
     async def run(self, timeout: float) -> Result:
         with tempfile.TemporaryFile() as console:
-            end = await self._run(timeout, console.fileno())
-            self.result.console = console.read(end)
-            self.result.testimony = console.read()
+            await self._run(timeout, console.fileno())
+            self.result.console = console.read()
         return self.result
 
-    async def _run(self, timeout: float, console: int) -> int:
-        """How much of the console is the run's own; a machine that hangs is made to say more."""
-        console_end = -1
+    async def _run(self, timeout: float, console: int) -> None:
         process = await self._start(console)
         tasks = [
             asyncio.create_task(self._copy("out", self._out.write, self._out.flush)),
@@ -93,11 +95,11 @@ class Session:
             async with asyncio.timeout(timeout):
                 await self._talk(process)
         except TimeoutError:
+            # What the CPUs do when they are asked is not what they did.
             watch.cancel()
             self.result.timed_out = True
-            console_end = os.fstat(console).st_size
-            end = asyncio.ensure_future(process.wait())
-            self.result.state = await hang.interrogate(self._qmp, self._machine.smp, end)
+            self.result.asked_at = os.fstat(console).st_size
+            self.result.state = await hang.interrogate(self._qmp, self._machine.smp, process)
         except (EndedError, QmpError, ConnectionError):
             await asyncio.wait({asyncio.create_task(process.wait())}, timeout=QUIT_PATIENCE)
             self.result.problems.append(
@@ -118,7 +120,6 @@ class Session:
         closing = (writer.wait_closed() for writer in self._writers.values())
         await asyncio.gather(*closing, return_exceptions=True)
         self.result.files = bytes(self._files)
-        return console_end
 
     async def _start(self, console: int) -> asyncio.subprocess.Process:
         pairs = {name: socket.socketpair() for name in CHANNELS}
