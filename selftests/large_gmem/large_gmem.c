@@ -11,7 +11,8 @@
  *   kvm_arch_gmem_prepare, _make_private       is told the size when a page is to become private
  *   kvm_gmem_get_pfn                           tells the size
  *   kvm_arch_gmem_invalidate, _reclaim         is told that a block is freed with its first page, if
- *                                              the parameter `whole` is set
+ *                                              the parameter `whole` is set, which it is until the
+ *                                              blocks are taken back
  *
  * The file has to be allocated in whole and aligned blocks (fallocate) before the guest uses it. As
  * long as a block is out, nobody else gets its pages: writing 0 takes the blocks back, and fails with
@@ -37,6 +38,9 @@ static struct page *blocks[MOST];
 static unsigned int count;
 static unsigned long given;
 static pid_t user;
+
+/* Whether a block becomes the host's at once, as does a large page of a file. */
+static bool whole;
 
 /* Serialises those who write the parameter. */
 static DEFINE_MUTEX(changing);
@@ -165,9 +169,6 @@ static struct kretprobe get_pfn_probe = {
 	.data_size = sizeof(struct results),
 };
 
-/* Whether a block becomes the host's at once, as does a large page of a file. */
-static bool whole;
-
 static bool frees_block(unsigned long pfn)
 {
 	return READ_ONCE(whole) && IS_ALIGNED(pfn, PER_BLOCK) && is_large(pfn);
@@ -210,7 +211,7 @@ static int register_one(struct kprobe probes[2], struct kprobe **registered)
 	int ret = register_kprobe(&probes[0]);
 
 	*registered = &probes[0];
-	if (ret) {
+	if (ret == -ENOENT) {
 		ret = register_kprobe(&probes[1]);
 		*registered = &probes[1];
 	}
@@ -244,6 +245,7 @@ static int take_back(void)
 	count = 0;
 	given = 0;
 	spin_unlock(&lock);
+	WRITE_ONCE(whole, false);
 
 	for (i = 0; i < had; i++) {
 		for (n = 0; n < PER_BLOCK; n++)

@@ -51,8 +51,8 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// From now on, each is freed by the file as a whole, with its first page; without this, page by
-    /// page.
+    /// Until they are given back, each is freed by the file as a whole, with its first page; without
+    /// this, page by page.
     pub fn free_whole(&self) -> Result<()> {
         fs::write(WHOLE, "Y").with_context(|| format!("Y to {WHOLE}"))
     }
@@ -62,7 +62,6 @@ impl Blocks {
         std::mem::forget(self);
         // A page on its way to the lists of the page cache is referenced for that: let it arrive.
         fs::write("/proc/sys/vm/drop_caches", "1")?;
-        fs::write(WHOLE, "N").with_context(|| format!("N to {WHOLE}"))?;
         fs::write(BLOCKS, "0").with_context(|| format!("0 to {BLOCKS}"))
     }
 }
@@ -70,7 +69,6 @@ impl Blocks {
 impl Drop for Blocks {
     fn drop(&mut self) {
         // The test has failed already.
-        let _ = fs::write(WHOLE, "N");
         let _ = fs::write(BLOCKS, "0");
     }
 }
